@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. GNU Make 3.81 (the one macOS ships) is enough.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SOURCES := wicketgate governor qos rollout transport bench tests
+FOUND := $(firstword $(foreach v,3.11 3.12 3.13 3.14,$(shell command -v python$(v) 2>/dev/null)))
+PYTHON ?= $(FOUND)
+
+.PHONY: help install demo check format quick test lock docs clean
+
+help:
+	@echo "make demo    install, start the server on the model that ships, print what to try"
+	@echo "make test    everything that CI runs: checks and all tests"
+	@echo "make quick   unit and property tests"
+	@echo "make check   format, lint, types, import contracts"
+	@echo "make format  rewrite the files as 'make check' wants them"
+	@echo "make docs    regenerate docs/configuration.md and docs/metrics.md from the code"
+	@echo "make lock    resolve requirements/lock.txt anew"
+
+install: $(STAMP)
+
+$(STAMP): requirements/lock.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no python3.11, 3.12, 3.13 or 3.14 on PATH. Install one (macOS: brew install python@3.13; Debian: apt install python3.11 python3.11-venv) or run: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install
+	@$(PY) -m wicketgate demo $(ARGS)
+
+check: install
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: install
+	$(VENV)/bin/ruff check --fix $(SOURCES)
+	$(VENV)/bin/ruff format $(SOURCES)
+
+quick: install
+	$(VENV)/bin/pytest tests/unit tests/property
+
+test: check
+	$(VENV)/bin/pytest
+
+docs: install
+	$(PY) -m wicketgate.cli.reference
+
+lock:
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group dev pyproject.toml -o requirements/lock.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Load, paired ratios and reports."""

@@ -1,0 +1,1 @@
+"""Who gets the new behaviour, and when it is taken back."""

@@ -1,0 +1,129 @@
+"""One request and what comes back, in the words that every part of the runtime shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wicketgate.errors import WicketgateError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. A seed makes the text repeatable alone or in any batch."""
+
+    max_tokens: int
+    """Most tokens to produce, at least 1."""
+    seed: int
+    """Unsigned 64-bit; token i is drawn with a key made of (seed, i)."""
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Nucleus mass, 0 to 1; 1 is off."""
+    top_k: int = 0
+    """Candidates kept; 0 is off."""
+    min_p: float = 0.0
+    """Least probability relative to the likeliest token, 0 to 1; 0 is off."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens seen in the last 20; 1 is off."""
+    logprobs: int | None = None
+    """Alternatives to report beside the chosen token, 0 to 20; None reports nothing."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end the answer besides the model's own end tokens; not part of the text."""
+    ignore_eos: bool = False
+    """Go on past the model's end tokens until max_tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPrompt:
+    """Messages that the model's chat template turns into text."""
+
+    messages: tuple[Mapping[str, object], ...]
+    """Role and content of each, as the API received them."""
+    template_kwargs: Mapping[str, object]
+    """Extra variables for the template."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPrompt:
+    """Text to continue."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPrompt:
+    """Token ids to continue."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRequest:
+    """What an API module made of a request body; frozen at arrival."""
+
+    id: str
+    """Ours, unguessable; also the header x-request-id."""
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    arrived_s: float
+    """Monotonic time when the body was complete."""
+    key: str
+    """What flags are decided by: session, user, or the request's own id."""
+    key_source: str
+    """Where the key came from, for `rollout explain` and the fallback count."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer; not part of it."""
+    stream: bool = False
+    api: str = "chat"
+    """chat or completions."""
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability of one token and of the best alternatives, natural logarithm, raw logits."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """(token id, logprob), best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChunk:
+    """Tokens of one stream that arrived since the last look, oldest first."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """One per token when the request asked for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The end of a stream; the last thing that it yields."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    """Tokens produced, an end token included, as OpenAI counts."""
+    cached_tokens: int = 0
+    """Prompt tokens whose KV existed already."""
+    error: WicketgateError | None = None
+    """Set when reason is ERROR."""
