@@ -1,0 +1,290 @@
+"""
+Every key of runtime.yaml: name, type, default, bounds, meaning, and whether it is hot.
+
+A section is a frozen pydantic model. HOT on a key or on a whole section means that a running gateway
+follows a change; all others need a restart. Sections that become parameters of a core are in
+`config_cores`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from wicketgate.config_cores import EVERYTHING_ON, GovernorSection, QosSection, RolloutSection
+from wicketgate.config_fields import (
+    HOT,
+    Bind,
+    Bytes,
+    HostName,
+    LocalPath,
+    ModelPath,
+    Name,
+    Seconds,
+    Section,
+    contradiction,
+    is_loopback,
+    require_order,
+    split_bind,
+)
+from wicketgate.config_keys import keys_of
+
+if TYPE_CHECKING:
+    from rollout.spec import Spec
+    from wicketgate.config_faults import Fault
+
+
+class ServerSection(Section):
+    """The listener for clients."""
+
+    bind: Bind = "127.0.0.1:8000"
+    """Address and port of the APIs and of /health; port 0 takes a free one."""
+    tls_certificate: LocalPath | None = None
+    """PEM file with the certificate chain; with it the listener speaks TLS only."""
+    tls_key: LocalPath | None = None
+    """PEM file with the certificate's private key."""
+    backlog: Annotated[int, Field(ge=1, le=65_535)] = 1024
+    """Connections that the system may hold until they are accepted."""
+    max_body_bytes: Annotated[Bytes, Field(ge=1024, le=1 << 30), HOT] = 8 << 20
+    """Largest request body; a larger one is refused with 413."""
+    body_timeout_s: Annotated[Seconds, Field(ge=0.1, le=3600), HOT] = 10.0
+    """A client that has not sent its whole body by then gets 408."""
+    keep_alive_s: Annotated[Seconds, Field(ge=1, le=86_400)] = 75.0
+    """An idle connection is closed after this."""
+    max_streams_per_connection: Annotated[int, Field(ge=1, le=65_535)] = 256
+    """Streams that one HTTP/2 connection may have open; the next one is refused."""
+    unknown_fields: Annotated[Literal["ignore", "refuse"], HOT] = "ignore"
+    """What to do with a request field that nobody knows: ignore and name it in a header, or answer 400."""
+    hold_headers_s: Annotated[Seconds, Field(ge=0, le=60), HOT] = 1.0
+    """How long a streamed answer's headers wait for the first token, so that a failure has its status."""
+    request_timeout_s: Annotated[Seconds, Field(ge=1, le=86_400), HOT] = 600.0
+    """Longest life of a request; it then ends with 504, or with an error event in a stream."""
+    drain_timeout_s: Annotated[Seconds, Field(ge=0, le=3600), HOT] = 30.0
+    """How long streams in flight may finish at shutdown before they are cancelled."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            given, other = ("tls_key", "tls_certificate") if self.tls_key else ("tls_certificate", "tls_key")
+            raise contradiction(given, f"is set, and {other} is not", f"set {other} too, or remove {given}")
+        return self
+
+
+class AdminSection(Section):
+    """The listener for operators: /metrics, /health, state and commands."""
+
+    bind: Bind = "127.0.0.1:8001"
+    """Address and port; port 0 takes a free one."""
+    allowed_hosts: Annotated[tuple[HostName, ...], HOT] = ("host.docker.internal",)
+    """Names that a request's Host header may carry besides this machine's own."""
+
+
+class MetricsSection(Section):
+    """Where Prometheus may scrape."""
+
+    public: bool = False
+    """Serve /metrics on server.bind too, not only on the admin listener."""
+
+
+class SecuritySection(Section):
+    """Who may call."""
+
+    api_keys_file: LocalPath | None = None
+    """File of API keys, mode 0600; without it there are no keys, and only loopback may be bound."""
+
+
+class ModelEntry(Section):
+    """One model to serve."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200, title="a name")] | None = None
+    """Name that clients use in `model`; by default the last part of the path."""
+    path: ModelPath
+    """Folder of the model, relative to this file, or the id of a model on the hub (ORGANISATION/NAME)."""
+
+    @property
+    def name(self) -> str:
+        """The name that clients use."""
+        return self.id or self.path.rstrip("/").rpartition("/")[2]
+
+
+class SimulatedSection(Section):
+    """The engine without a model."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 1
+    """Seed of its service times and tokens."""
+    speed_ratio: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How many times as fast as the machine that it imitates."""
+    vocabulary_size: Annotated[int, Field(ge=256, le=1_000_000)] = 32_000
+    """Number of token ids."""
+    context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] = 8192
+    """Longest prompt and answer together."""
+
+
+class EngineSection(Section):
+    """The engine host, the process that runs the model."""
+
+    kind: Literal["mlx", "simulated"] = "mlx"
+    """The real engine, or a simulation of its timing that needs no model."""
+    blas: Literal["auto", "off"] = "auto"
+    """On Linux, preload OpenBLAS where it is found and works; never on macOS."""
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Streams decoded together."""
+    prefill_step_tokens: Annotated[int, Field(ge=16, le=65_536)] = 512
+    """Prompt tokens computed between two decode steps; fewer keep the streams smoother."""
+    prefix_cache_bytes: Annotated[Bytes, Field(ge=0, le=1 << 40)] = 256 << 20
+    """Memory for the KV of finished conversations; 0 keeps none."""
+    context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    """Longest prompt and answer together; null takes the model's own bound."""
+    start_timeout_s: Annotated[Seconds, Field(ge=1, le=3600)] = 60.0
+    """A host that is not ready by then is ended and started again."""
+    freeze_floor_s: Annotated[Seconds, Field(ge=0.1, le=600)] | None = None
+    """Least silence that counts as a frozen host; null is 2 s on Linux and 10 s on macOS."""
+    backoff_initial_s: Annotated[Seconds, Field(ge=0, le=60)] = 0.2
+    """Pause before the first restart; it doubles from one to the next."""
+    backoff_max_s: Annotated[Seconds, Field(ge=0, le=600)] = 10.0
+    """Longest pause before a restart."""
+    max_deaths_per_minute: Annotated[int, Field(ge=1, le=1000)] = 20
+    """After more deaths of the host than this the gateway stops restarting it."""
+    max_deaths_per_stream: Annotated[int, Field(ge=1, le=100)] = 2
+    """A stream that was there at this many deaths is ended with an error."""
+    simulated: SimulatedSection = SimulatedSection()
+    """The engine without a model."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require_order(self, "backoff_initial_s", "backoff_max_s")
+        return self
+
+
+class TextSection(Section):
+    """Templating and tokenising."""
+
+    inline_chars: Annotated[int, Field(ge=0, le=10_000_000)] = 2000
+    """Shorter prompts are tokenised on the event loop, longer ones beside it."""
+
+
+class WarmSection(Section):
+    """Computing ahead."""
+
+    idle: bool = True
+    """Prefill what waits while the engine has nothing to decode."""
+    max_jobs: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Warm-up jobs that the engine may hold at once."""
+
+
+class PipelineSection(Section):
+    """What happens to a request before its first token."""
+
+    order: Literal["shortest_uncached", "fcfs"] = "shortest_uncached"
+    """Who goes next: least left to compute first, or first come, first served."""
+    overtake_ratio: Annotated[float, Field(ge=1, le=100)] = 1.5
+    """A request may be overtaken until it waited this many times its first-come wait, plus the floor."""
+    overtake_floor_s: Annotated[Seconds, Field(ge=0, le=600)] = 0.25
+    """The floor: what overtaking may cost every request."""
+    text: TextSection = TextSection()
+    """Templating and tokenising."""
+    warm: WarmSection = WarmSection()
+    """Computing ahead."""
+
+
+class LogsSection(Section):
+    """What is logged."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], HOT] = "info"
+    """Least severity of a log line."""
+    requests: Annotated[bool, HOT] = True
+    """One JSON line for each request that ended."""
+    requests_file: LocalPath | None = None
+    """File that these lines are appended to; null writes them to stderr with the others."""
+
+
+class RuntimeConfig(Section):
+    """The whole of runtime.yaml."""
+
+    name: Name = "default"
+    """Name of this runtime; its state is kept under it."""
+    state_dir: LocalPath | None = None
+    """Folder for the ledger, the control socket and the cache; null is the system's place for state."""
+    server: ServerSection = ServerSection()
+    """The listener for clients."""
+    admin: AdminSection = AdminSection()
+    """The listener for operators."""
+    metrics: MetricsSection = MetricsSection()
+    """Where Prometheus may scrape."""
+    security: SecuritySection = SecuritySection()
+    """Who may call."""
+    model: ModelPath | None = None
+    """Short for `models` with this one path."""
+    models: tuple[ModelEntry, ...] = ()
+    """The models to serve; the command line's MODEL takes their place."""
+    engine: EngineSection = EngineSection()
+    """The engine host."""
+    pipeline: Annotated[PipelineSection, HOT] = PipelineSection()
+    """What happens to a request before its first token."""
+    governor: Annotated[GovernorSection, HOT] = GovernorSection()
+    """How much may be in flight."""
+    qos: QosSection = QosSection()
+    """What was promised, and is it kept."""
+    phase4_rollout: Annotated[RolloutSection, HOT] = EVERYTHING_ON
+    """Who gets each feature."""
+    logs: LogsSection = LogsSection()
+    """What is logged."""
+
+    _warnings: tuple[Fault, ...] = PrivateAttr(default=())
+
+    @property
+    def rollout(self) -> Spec:
+        """The section phase4_rollout, as `rollout` takes it."""
+        return self.phase4_rollout.spec
+
+    @property
+    def warnings(self) -> tuple[Fault, ...]:
+        """What is allowed and doubtful in the file."""
+        return self._warnings
+
+    def with_warnings(self, warnings: tuple[Fault, ...]) -> Self:
+        """Return this configuration with the doubts about its text."""
+        copy = self.model_copy()
+        copy._warnings = warnings
+        return copy
+
+    def changed(self, other: RuntimeConfig) -> tuple[list[str], list[str]]:
+        """Return the keys that differ: the hot ones, and those that need a restart."""
+        hot: list[str] = []
+        restart: list[str] = []
+        for key in keys_of(RuntimeConfig):
+            if key.section or "[]" in key.path:  # a list is compared as a whole
+                continue
+            if key.value_in(self) != key.value_in(other):
+                (hot if key.hot else restart).append(key.name)
+        return hot, restart
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("model"), str) and "models" not in data:
+            return {**data, "models": ({"path": data["model"]},)}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model is not None and [entry.path for entry in self.models] != [self.model]:
+            raise contradiction("model", "is set, and models too", "keep one of them")
+        _require_different_names(self.models)
+        if self.server.bind == self.admin.bind and split_bind(self.admin.bind)[1] != 0:
+            raise contradiction("admin.bind", "is the address of server.bind too", "choose another port")
+        for name, section in (("server", self.server), ("admin", self.admin)):
+            host = split_bind(section.bind)[0]
+            if not is_loopback(host) and self.security.api_keys_file is None:
+                message = f"is {section.bind}, which other machines can reach, and there are no API keys"
+                raise contradiction(f"{name}.bind", message, "set security.api_keys_file, or bind 127.0.0.1")
+        return self
+
+
+def _require_different_names(models: tuple[ModelEntry, ...]) -> None:
+    names = [entry.name for entry in models]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            message = f"gives the name {name}, which an earlier entry has"
+            raise contradiction(f"models.{index}.path", message, "give it an id of its own")
