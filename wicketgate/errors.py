@@ -32,6 +32,7 @@ class WicketgateError(Exception):
         param: The request's field (OpenAI's `param`) or the configuration key, where one is to blame.
         code: Overrides the class's API code.
         retry_after_s: When it makes sense to try again; None sends no Retry-After.
+        fix: What to do about it, for a line of its own on a terminal.
     """
 
     status = 500
@@ -46,11 +47,13 @@ class WicketgateError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
+        fix: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.fix = fix
         if code is not None:
             self.code = code
 
@@ -83,6 +86,13 @@ class PayloadTooLargeError(InvalidRequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedEncodingError(InvalidRequestError):
+    """The body is compressed in a way that is not understood."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class AuthenticationError(WicketgateError):
@@ -192,6 +202,12 @@ class NotDurableError(WicketgateError):
 
     code = "not_durable"
     exit_code = ExitCode.NOT_DURABLE
+
+
+class LedgerError(WicketgateError):
+    """The ledger cannot be read or written: which file, why, and what to do."""
+
+    code = "ledger_unusable"
 
 
 class TimedOutError(WicketgateError):

@@ -85,6 +85,10 @@ class InferenceRequest:
     stream: bool = False
     api: str = "chat"
     """chat or completions."""
+    client: str | None = None
+    """Id of the API key that made the request."""
+    connection: str | None = None
+    """Address and port of its connection, for features decided by connection."""
 
 
 class FinishReason(StrEnum):

@@ -1,0 +1,367 @@
+"""From request to stream: tickets, waiting, text, and the ticket back exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from governor.admission import Admission, AdmissionParams
+from qos.figures import Figures
+from qos.policy import Monitor, MonitorParams
+from qos.window import WindowParams
+from tests.fakes import Clock, FakeEngine, FakeText, request
+from wicketgate.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    UnavailableError,
+)
+from wicketgate.flags import Assignment
+from wicketgate.inference import Finished, FinishReason
+from wicketgate.metrics import Metrics
+from wicketgate.pipeline.dispatch import Answer, Dispatcher, Parts
+from wicketgate.pipeline.queue import QueueParams, WaitQueue
+from wicketgate.pipeline.text import TextChunk
+from wicketgate.pipeline.warm import Warmer, WarmParams
+from wicketgate.recorder import Recorder, Sink
+
+pytestmark = pytest.mark.anyio
+
+ALL = frozenset({"adaptive_governor", "ttft_pipeline", "qos_monitoring"})
+
+
+@dataclass
+class House:
+    """A dispatcher over real cores and fake ends."""
+
+    clock: Clock
+    engine: FakeEngine
+    text: FakeText
+    admission: Admission
+    recorder: Recorder
+    warmer: Warmer
+    dispatcher: Dispatcher
+    metrics: Metrics
+
+    def count(self, outcome: str) -> float:
+        return self.metrics.requests.labels("demo", "interactive", outcome)._value.get()
+
+
+def build(
+    *, limit: int = 1, max_queued: int = 4, on: frozenset[str] = ALL, max_wait_s: float = 30.0
+) -> House:
+    clock = Clock()
+    engine = FakeEngine()
+    text = FakeText()
+    params = AdmissionParams(fixed_limit=limit, max_queued=max_queued, max_wait_s=max_wait_s)
+    admission = Admission(params, now_s=clock())
+    metrics = Metrics(CollectorRegistry(), model="demo", features=tuple(sorted(ALL)))
+    figures = Figures(WindowParams(), now_s=clock())
+    monitor = Monitor(MonitorParams(), now_s=clock())
+    sink = Sink(figures=figures, monitor=monitor, metrics=metrics)
+    recorder = Recorder(sink, clock=clock, features=ALL)
+    loop = asyncio.get_running_loop()
+    warmer = Warmer(WarmParams(), text=text, engine=engine, spawn=loop.create_task)
+    parts = Parts(
+        assign=lambda _: Assignment(1, on),
+        admission=admission,
+        queue=WaitQueue(QueueParams()),
+        recorder=recorder,
+        text=text,
+        engine=engine,
+        warmer=warmer,
+        clock=clock,
+    )
+    dispatcher = Dispatcher(parts, request_timeout_s=60.0)
+    return House(clock, engine, text, admission, recorder, warmer, dispatcher, metrics)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def read(answer: Answer) -> tuple[str, Finished]:
+    text = ""
+    while True:
+        match await answer.next():
+            case TextChunk(text=more):
+                text += more
+            case Finished() as finished:
+                return text, finished
+
+
+async def test_an_admitted_request_streams_and_gives_its_ticket_back() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.engine.streams[0].give(ord("o"), ord("k"))
+    house.engine.streams[0].finish()
+
+    text, finished = await read(answer)
+
+    assert text == "ok"
+    assert (finished.reason, finished.prompt_tokens, finished.completion_tokens) == (FinishReason.STOP, 5, 2)
+    assert house.admission.in_flight == 0
+    assert house.recorder.live == 0
+
+
+async def test_the_answer_names_the_features_that_the_request_is_on() -> None:
+    answer = await build(on=frozenset({"qos_monitoring"})).dispatcher.open(request())
+
+    assert answer.flags == ("qos_monitoring",)
+
+
+async def test_a_second_request_waits_for_the_first_ones_ticket() -> None:
+    house = build()
+    first = await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    waiting = house.admission.queued
+
+    first.cancel()
+    answer = await second
+
+    assert waiting == 1
+    assert answer.prompt_tokens == 5
+    assert house.admission.in_flight == 1
+
+
+async def test_an_excess_request_is_refused_with_advice() -> None:
+    house = build(max_queued=0)
+    await house.dispatcher.open(request("r1"))
+
+    with pytest.raises(OverloadedError, match="1 in flight") as caught:
+        await house.dispatcher.open(request("r2"))
+
+    assert caught.value.retry_after_s == 1.0
+    assert house.count("shed") == 1
+    assert house.recorder.shed == 1
+
+
+async def test_a_request_that_waits_too_long_is_refused() -> None:
+    house = build(max_wait_s=5.0)
+    await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    house.clock.advance(5.0)
+
+    house.dispatcher.advance(now_s=house.clock())
+
+    with pytest.raises(OverloadedError, match="no place became free"):
+        await second
+    assert house.admission.queued == 0
+
+
+async def test_a_client_that_goes_away_while_waiting_leaves_nothing_behind() -> None:
+    house = build()
+    await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+
+    second.cancel()
+    await settle()
+
+    assert house.admission.queued == 0
+    assert house.engine.warm_jobs == {}
+    assert house.count("cancelled") == 1
+
+
+async def test_a_ticket_granted_to_a_client_that_just_went_away_is_passed_on() -> None:
+    house = build()
+    first = await house.dispatcher.open(request("r1"))
+    gone = asyncio.create_task(house.dispatcher.open(request("r2")))
+    next_one = asyncio.create_task(house.dispatcher.open(request("r3")))
+    await settle()
+
+    first.cancel()
+    gone.cancel()
+    answer = await next_one
+
+    assert answer.prompt_tokens == 5
+    assert house.admission.in_flight == 1
+
+
+async def test_an_expiry_in_the_turn_in_which_the_client_went_away_is_no_error() -> None:
+    house = build(max_wait_s=5.0)
+    await house.dispatcher.open(request("r1"))
+    gone = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    house.clock.advance(5.0)
+
+    gone.cancel()
+    house.dispatcher.advance(now_s=house.clock())
+    await settle()
+
+    assert gone.cancelled()
+    assert house.admission.queued == 0
+
+
+async def test_a_prompt_over_the_context_is_refused_and_frees_its_ticket() -> None:
+    house = build()
+
+    with pytest.raises(InvalidRequestError, match="context of 64 tokens") as caught:
+        await house.dispatcher.open(request(text="x" * 64))
+
+    assert caught.value.code == "context_length_exceeded"
+    assert house.admission.in_flight == 0
+    assert house.count("invalid") == 1
+
+
+async def test_max_tokens_is_cut_to_what_the_context_leaves() -> None:
+    house = build()
+
+    await house.dispatcher.open(request(text="x" * 60, max_tokens=1000))
+
+    assert house.engine.streams[0].sampling.max_tokens == 4
+
+
+async def test_a_template_that_refuses_frees_the_ticket() -> None:
+    house = build(on=frozenset())
+
+    with pytest.raises(InvalidRequestError, match="template"):
+        await house.dispatcher.open(request(text="refused"))
+
+    assert house.admission.in_flight == 0
+
+
+async def test_a_prompt_refused_while_waiting_is_reported_when_its_ticket_comes() -> None:
+    house = build()
+    first = await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2", text="refused")))
+    await settle()
+
+    first.cancel()
+
+    with pytest.raises(InvalidRequestError, match="template"):
+        await second
+    assert house.admission.in_flight == 0
+
+
+async def test_nothing_starts_while_the_engine_cannot_serve() -> None:
+    house = build()
+    house.engine.error = UnavailableError("the engine host is being restarted", code="engine_restarting")
+
+    with pytest.raises(UnavailableError):
+        await house.dispatcher.open(request())
+
+    assert house.admission.in_flight == 0
+    assert house.count("error") == 1
+
+
+async def test_a_draining_server_refuses_with_503() -> None:
+    house = build()
+    house.admission.drain()
+
+    with pytest.raises(UnavailableError) as caught:
+        await house.dispatcher.open(request())
+
+    assert caught.value.code == "draining"
+
+
+async def test_a_stop_text_ends_the_engines_work_and_the_count_of_tokens() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request(stop=("END",)))
+    house.engine.streams[0].give(ord("a"))
+    house.engine.streams[0].give(*map(ord, "END"))
+
+    text, finished = await read(answer)
+
+    assert text == "a"
+    assert finished.reason is FinishReason.STOP
+    assert finished.completion_tokens == 4
+    assert house.engine.streams[0].cancelled
+
+
+async def test_an_answer_that_takes_too_long_ends_with_a_deadline_error() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.clock.advance(60.0)
+
+    _, finished = await read(answer)
+
+    assert isinstance(finished.error, DeadlineExceededError)
+    assert house.engine.streams[0].cancelled
+    assert house.count("deadline") == 1
+
+
+async def test_cancel_is_idempotent_and_means_nothing_after_the_end() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    answer.cancel()
+
+    answer.cancel()
+
+    assert house.count("cancelled") == 1
+    assert house.admission.in_flight == 0
+
+
+async def test_a_failed_stream_is_counted_as_an_error() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.engine.streams[0].finish(FinishReason.ERROR)
+
+    _, finished = await read(answer)
+
+    assert finished.reason is FinishReason.ERROR
+    assert house.count("error") == 1
+
+
+async def test_a_waiting_request_on_the_pipeline_is_offered_as_a_warm_job() -> None:
+    house = build()
+    await house.dispatcher.open(request("r1"))
+    waiting = asyncio.create_task(house.dispatcher.open(request("r2", text="warm me")))
+    await settle()
+
+    jobs = list(house.engine.warm_jobs.values())
+
+    assert jobs == [[ord(character) for character in "warm me"]]
+    waiting.cancel()
+    await settle()
+
+
+async def test_a_waiting_request_off_the_pipeline_is_left_alone() -> None:
+    house = build(on=frozenset({"adaptive_governor"}))
+    await house.dispatcher.open(request("r1"))
+    waiting = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+
+    assert house.engine.warm_jobs == {}
+    waiting.cancel()
+    await settle()
+
+
+async def test_a_warmed_prompt_counts_as_a_hit_of_the_pipeline() -> None:
+    house = build()
+    first = await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    (job,) = house.engine.warm_jobs
+    house.warmer.news(kept=[job], evicted=[], warmed=[job])
+
+    first.cancel()
+    answer = await second
+    house.engine.streams[1].give(65)
+    await answer.next()
+
+    assert house.metrics.pipeline_hits == 1
+
+
+async def test_a_flag_taken_back_while_a_request_waits_leaves_its_assignment_alone() -> None:
+    house = build()
+    on = {"value": ALL}
+    parts = replace(house.dispatcher._parts, assign=lambda _: Assignment(1, on["value"]))
+    house.dispatcher._parts = parts
+    first = await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+
+    on["value"] = frozenset()
+    first.cancel()
+    old, new = await second, asyncio.create_task(house.dispatcher.open(request("r3")))
+    old.cancel()
+
+    assert old.flags == tuple(sorted(ALL))
+    assert (await new).flags == ()

@@ -1,0 +1,46 @@
+"""A log line is one JSON object with a constant event name and the fields of `extra`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from wicketgate import logs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_line_holds_the_event_and_its_fields() -> None:
+    record = logging.makeLogRecord({"msg": "limit_changed", "levelname": "INFO", "name": "x", "limit": 3})
+
+    line = json.loads(logs.JsonLines().format(record))
+
+    assert (line["event"], line["level"], line["logger"], line["limit"]) == ("limit_changed", "info", "x", 3)
+    assert line["at"].endswith("+00:00")
+
+
+def test_an_exception_is_in_its_line() -> None:
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        record = logging.makeLogRecord({"msg": "task_failed", "exc_info": sys.exc_info()})
+
+    line = json.loads(logs.JsonLines().format(record))
+
+    assert "KeyError: 'lost'" in line["exception"]
+
+
+def test_a_file_is_private_and_gets_the_lines(tmp_path: Path) -> None:
+    file = tmp_path / "wicketgate.log"
+    handler = logs.set_up(level="info", file=file)
+    try:
+        logging.getLogger("some").info("started", extra={"port": 1})
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+    assert json.loads(file.read_text())["port"] == 1
+    assert file.stat().st_mode & 0o777 == 0o600

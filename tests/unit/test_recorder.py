@@ -1,0 +1,239 @@
+"""One request's facts reach figures, monitor, metrics and the log line once, and agree."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from qos.figures import Figures
+from qos.objective import Objective, Signal
+from qos.policy import Monitor, MonitorParams
+from qos.window import WindowParams
+from tests.fakes import Clock, request
+from wicketgate.errors import DeadlineExceededError
+from wicketgate.inference import Finished, FinishReason
+from wicketgate.metrics import Metrics
+from wicketgate.recorder import Recorder, Sink
+
+FEATURES = ("adaptive_governor", "qos_monitoring", "ttft_pipeline")
+ON = frozenset(FEATURES)
+ERRORS = Objective(name="errors", signal=Signal.ERROR, target_ratio=0.999)
+GAPS = Objective(name="itl", signal=Signal.ITL, target_ratio=0.95, threshold_s=0.05)
+
+
+class Desk:
+    """A recorder with everything behind it."""
+
+    def __init__(self, *, log_requests: bool = True) -> None:
+        self.clock = Clock()
+        self.metrics = Metrics(CollectorRegistry(), model="demo", features=FEATURES)
+        self.figures = Figures(WindowParams(), now_s=self.clock())
+        self.monitor = Monitor(MonitorParams(objectives=(ERRORS, GAPS)), now_s=self.clock())
+        sink = Sink(figures=self.figures, monitor=self.monitor, metrics=self.metrics)
+        self.recorder = Recorder(sink, clock=self.clock, features=FEATURES)
+        self.recorder.log_requests = log_requests
+
+    def judged(self, name: str) -> int:
+        verdicts = self.monitor.verdicts(now_s=self.clock())
+        return next(verdict.total for verdict in verdicts if verdict.objective == name)
+
+
+def finished(reason: FinishReason = FinishReason.STOP, **more: object) -> Finished:
+    return Finished(reason=reason, prompt_tokens=5, completion_tokens=3, **more)
+
+
+def run_one(desk: Desk, *, on: frozenset[str] = ON) -> None:
+    record = desk.recorder.arrived(request(), on=on, revision=7)
+    desk.clock.advance(0.1)
+    desk.recorder.admitted(record)
+    desk.recorder.started(record, prompt_tokens=5)
+    desk.clock.advance(0.2)
+    desk.recorder.tokens(record, count=1, cached_tokens=4)
+    desk.clock.advance(0.4)
+    desk.recorder.tokens(record, count=2, cached_tokens=4)
+    desk.recorder.finished(record, finished())
+
+
+def test_the_log_line_tells_the_whole_request(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    with caplog.at_level(logging.INFO, logger="wicketgate.requests"):
+        run_one(desk)
+
+    (entry,) = caplog.records
+
+    assert entry.getMessage() == "request"
+    assert vars(entry) | {
+        "request_id": "r1",
+        "outcome": "ok",
+        "status": 200,
+        "code": "stop",
+        "on": sorted(ON),
+        "revision": 7,
+        "queue_s": 0.1,
+        "ttft_s": 0.3,
+        "tpot_s": 0.2,
+        "duration_s": 0.7,
+        "prompt_tokens": 5,
+        "cached_tokens": 4,
+        "completion_tokens": 3,
+    } == vars(entry)
+
+
+def test_no_text_of_the_user_is_in_the_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    with caplog.at_level(logging.INFO, logger="wicketgate.requests"):
+        run_one(desk)
+
+    assert "hello" not in str(vars(caplog.records[0]))
+
+
+def test_the_log_line_can_be_switched_off(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="wicketgate.requests"):
+        run_one(Desk(log_requests=False))
+
+    assert caplog.records == []
+
+
+def test_the_first_token_is_measured_from_arrival() -> None:
+    desk = Desk()
+    run_one(desk)
+
+    quantiles = desk.figures.ttft(now_s=desk.clock())
+
+    assert quantiles is not None
+    assert quantiles.p95 == pytest.approx(0.3)
+
+
+def test_a_request_off_qos_monitoring_counts_in_the_figures_and_not_in_the_objectives() -> None:
+    desk = Desk()
+
+    run_one(desk, on=frozenset())
+
+    assert desk.figures.ttft(now_s=desk.clock()) is not None
+    assert desk.judged("errors") == 0
+
+
+def test_both_arms_of_every_feature_are_counted() -> None:
+    desk = Desk()
+
+    run_one(desk, on=frozenset({"ttft_pipeline"}))
+
+    page = desk.metrics.render().decode()
+    assert 'rollout_requests_total{arm="canary",feature="ttft_pipeline",outcome="ok"} 1.0' in page
+    assert 'rollout_requests_total{arm="control",feature="adaptive_governor",outcome="ok"} 1.0' in page
+
+
+def test_an_end_counts_once() -> None:
+    desk = Desk()
+    record = desk.recorder.arrived(request(), on=ON, revision=1)
+    desk.recorder.cancelled(record)
+
+    desk.recorder.finished(record, finished())
+
+    assert desk.figures.error_ratio(now_s=desk.clock()) is None
+    assert desk.recorder.live == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "outcome"),
+    [
+        (FinishReason.LENGTH, None, "ok"),
+        (FinishReason.CANCELLED, None, "cancelled"),
+        (FinishReason.ERROR, None, "error"),
+        (FinishReason.ERROR, DeadlineExceededError("too long"), "deadline"),
+    ],
+)
+def test_each_end_has_its_outcome(
+    reason: FinishReason, error: DeadlineExceededError | None, outcome: str
+) -> None:
+    desk = Desk()
+    record = desk.recorder.arrived(request(), on=ON, revision=1)
+
+    desk.recorder.finished(record, finished(reason, error=error))
+
+    assert f'outcome="{outcome}"}} 1.0' in desk.metrics.render().decode()
+
+
+def test_a_refusal_is_no_error_and_is_timed() -> None:
+    desk = Desk()
+    record = desk.recorder.arrived(request(), on=ON, revision=1)
+    desk.clock.advance(0.004)
+
+    desk.recorder.refused(record, status=429, code="overloaded")
+
+    page = desk.metrics.render().decode()
+    assert desk.figures.error_ratio(now_s=desk.clock()) is None
+    assert 'wicketgate_refusal_seconds_bucket{class="interactive",le="0.005"} 1.0' in page
+    assert desk.recorder.shed == 1
+
+
+def test_an_unavailable_engine_is_a_failure() -> None:
+    desk = Desk()
+    record = desk.recorder.arrived(request(), on=ON, revision=1)
+
+    desk.recorder.unavailable(record, status=503, code="engine_restarting")
+
+    assert desk.figures.error_ratio(now_s=desk.clock()) == 1.0
+
+
+def test_an_invalid_request_is_neither_served_nor_failed() -> None:
+    desk = Desk()
+    record = desk.recorder.arrived(request(), on=ON, revision=1)
+
+    desk.recorder.invalid(record, status=400, code="context_length_exceeded")
+
+    assert desk.figures.error_ratio(now_s=desk.clock()) is None
+
+
+def test_a_step_is_weighted_by_its_streams() -> None:
+    desk = Desk()
+
+    desk.recorder.step(tokens=32, gap_s=0.02, streams=32)
+
+    page = desk.metrics.render().decode()
+    assert desk.metrics.gaps.sum_s == pytest.approx(0.64)
+    assert sum(desk.metrics.gaps.counts) == 32
+    assert page
+    assert desk.judged("itl") == 32
+
+
+def test_a_step_that_no_stream_spans_is_no_gap() -> None:
+    desk = Desk()
+
+    desk.recorder.step(tokens=1, gap_s=None, streams=0)
+
+    assert desk.figures.itl(now_s=desk.clock()) is None
+    assert desk.figures.throughput_tps(now_s=desk.clock()) > 0
+
+
+def test_sampling_judges_one_step_in_n_with_its_weight() -> None:
+    desk = Desk()
+    desk.recorder.itl_sample_rate = 10
+
+    for _ in range(20):
+        desk.recorder.step(tokens=4, gap_s=0.02, streams=4)
+
+    assert desk.judged("itl") == 80
+    assert sum(desk.metrics.gaps.counts) == 80
+
+
+def test_requests_in_flight_on_a_feature_are_those_with_a_ticket() -> None:
+    desk = Desk()
+    admitted = desk.recorder.arrived(request("a"), on=ON, revision=1)
+    desk.recorder.arrived(request("b"), on=ON, revision=1)
+    desk.recorder.admitted(admitted)
+
+    assert desk.recorder.on_in_flight("ttft_pipeline") == 1
+
+
+def test_the_oldest_waiting_request_gives_its_age() -> None:
+    desk = Desk()
+    first = desk.recorder.arrived(request("a"), on=ON, revision=1)
+    desk.clock.advance(2.0)
+    assert desk.recorder.oldest_waiting_s() == 2.0
+
+    desk.recorder.tokens(first, count=1, cached_tokens=0)
+
+    assert desk.recorder.oldest_waiting_s() == 0.0

@@ -1,0 +1,1 @@
+"""What happens to a request between arrival and first token."""

@@ -1,0 +1,73 @@
+"""The engine as the pipeline sees it: the client, and whether anything may be started now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wicketgate.engine.client import EngineState
+from wicketgate.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wicketgate.engine.client import EngineClient
+    from wicketgate.engine.stream import TokenStream
+    from wicketgate.inference import Sampling
+
+RESTART_GRACE_S = 5.0
+"""While the engine host has been down for less, requests wait for its return."""
+RETRY_AFTER_S = 2.0
+"""Advice while the engine starts."""
+
+
+class GatedEngine:
+    """The engine client as the pipeline sees it: it says when nothing may be started."""
+
+    def __init__(self, client: EngineClient, *, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._down_since_s = clock()
+
+    def note(self, state: EngineState) -> None:
+        """Remember since when the host has been down."""
+        if state is not EngineState.READY and self._client.state is state:
+            self._down_since_s = self._clock()
+
+    def unavailable(self) -> UnavailableError | None:
+        """Return why nothing can be started now; a host that is just being restarted is waited for."""
+        match self._client.state:
+            case EngineState.READY:
+                return None
+            case EngineState.RESTARTING if self._clock() - self._down_since_s < RESTART_GRACE_S:
+                return None
+            case EngineState.RESTARTING:
+                return UnavailableError(
+                    "the engine is being restarted; try again in 2 s",
+                    code="engine_restarting",
+                    retry_after_s=2,
+                )
+            case EngineState.STARTING:
+                return UnavailableError("the model is being loaded; try again in 2 s", retry_after_s=2)
+            case EngineState.FAILED:
+                return UnavailableError(
+                    f"the engine does not run: {self._client.last_exit}", code="engine_down"
+                )
+            case EngineState.STOPPED:
+                return UnavailableError("the server is stopping", code="draining")
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer; 0 before the first host was ready."""
+        return self._client.facts.context_tokens if self._client.facts else 0
+
+    def submit(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+        """Start a stream."""
+        return self._client.submit(ids, sampling)
+
+    def warm(self, ids: Sequence[int]) -> int:
+        """Offer tokens to compute in idle steps."""
+        return self._client.warm(ids)
+
+    def cancel_warm(self, job: int) -> None:
+        """Stop a warm job."""
+        self._client.cancel_warm(job)

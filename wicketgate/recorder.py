@@ -1,0 +1,250 @@
+"""
+One request's facts, computed here once and fanned out to the monitor, the metrics and the log line.
+
+So they cannot disagree. The figures that the requirement names cover every request; objectives are fed by
+requests on `qos_monitoring` only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wicketgate.inference import FinishReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from qos.figures import Figures
+    from qos.policy import Monitor
+    from wicketgate.inference import Finished, InferenceRequest
+    from wicketgate.metrics import Metrics
+
+_log = logging.getLogger("wicketgate.requests")
+
+INTERACTIVE = "interactive"
+"""The one class of traffic so far."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What is known so far of one request; seconds are monotonic."""
+
+    request: InferenceRequest
+    on: frozenset[str]
+    """Features that the request is on."""
+    revision: int
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    warmed: bool = False
+    """Some of its prompt was computed before its ticket."""
+    completion_tokens: int = 0
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sink:
+    """Where facts go."""
+
+    figures: Figures
+    monitor: Monitor
+    metrics: Metrics
+
+
+class Recorder:
+    """Takes the facts of every request, in the order in which they happen."""
+
+    def __init__(self, sink: Sink, *, clock: Callable[[], float], features: Iterable[str]) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._features = tuple(features)
+        self._live: dict[str, Record] = {}
+        self._gap_steps = 0
+        self.itl_sample_rate = 1
+        """One step in this many feeds the objectives on gaps, with its weight."""
+        self.log_requests = True
+        self.hits = 0
+        self.pipelined = 0
+        self.shed = 0
+
+    @property
+    def live(self) -> int:
+        """Requests between arrival and end."""
+        return len(self._live)
+
+    def on_in_flight(self, feature: str) -> int:
+        """Return how many requests in flight are on a feature."""
+        return sum(1 for r in self._live.values() if r.admitted_s is not None and feature in r.on)
+
+    def oldest_waiting_s(self) -> float:
+        """Return the age of the oldest request without a first token, 0 when there is none."""
+        for record in self._live.values():
+            if record.first_token_s is None:
+                return self._clock() - record.request.arrived_s
+        return 0.0
+
+    def arrived(self, request: InferenceRequest, *, on: frozenset[str], revision: int) -> Record:
+        """Begin the record of a request whose body is complete."""
+        record = Record(request=request, on=on, revision=revision)
+        self._live[request.id] = record
+        if "qos_monitoring" in on:
+            self._sink.monitor.arrived(request.id, now_s=request.arrived_s)
+        return record
+
+    def admitted(self, record: Record) -> None:
+        """It has its ticket."""
+        record.admitted_s = self._clock()
+        wait_s = record.admitted_s - record.request.arrived_s
+        self._sink.metrics.queue_time.labels(INTERACTIVE).observe(wait_s)
+
+    def started(self, record: Record, *, prompt_tokens: int) -> None:
+        """Its prompt went to the engine."""
+        record.prompt_tokens = prompt_tokens
+
+    def tokens(self, record: Record, *, count: int, cached_tokens: int) -> None:
+        """Some of its tokens arrived."""
+        if record.first_token_s is None:
+            now_s = self._clock()
+            record.first_token_s = now_s
+            record.cached_tokens = cached_tokens
+            ttft_s = now_s - record.request.arrived_s
+            self._sink.figures.first_token(ttft_s=ttft_s, now_s=now_s)
+            if "qos_monitoring" in record.on:
+                self._sink.monitor.first_token(record.request.id, ttft_s=ttft_s, now_s=now_s)
+            self._count_start(record, ttft_s)
+        record.completion_tokens += count
+
+    def _count_start(self, record: Record, ttft_s: float) -> None:
+        metrics = self._sink.metrics
+        model = metrics.model
+        metrics.ttft.labels(model, INTERACTIVE).observe(ttft_s)
+        metrics.prompt_tokens.labels(model, INTERACTIVE).inc(record.prompt_tokens)
+        metrics.cached_tokens.labels(model, INTERACTIVE).inc(record.cached_tokens)
+        metrics.cache_queries.labels(model).inc()
+        if record.cached_tokens:
+            metrics.cache_hits.labels(model).inc()
+        if "ttft_pipeline" in record.on:
+            path = "prefilled_ahead" if record.warmed else "warm_memory" if record.cached_tokens else "cold"
+            metrics.paths.labels(path).inc()
+            self.pipelined += 1
+            if path != "cold":
+                self.hits += 1
+                metrics.pipeline_hits += 1
+
+    def step(self, *, tokens: int, gap_s: float | None, streams: int) -> None:
+        """
+        One engine step brought tokens.
+
+        Args:
+            tokens: How many in all.
+            gap_s: Time since the step before, in seconds; None when no stream spans the two.
+            streams: How many streams saw that gap.
+        """
+        now_s = self._clock()
+        self._sink.figures.generated(tokens=tokens, now_s=now_s)
+        self._sink.monitor.generated(tokens=tokens)
+        if gap_s is None or streams == 0:
+            return
+        self._sink.metrics.gaps.observe(gap_s, streams=streams)
+        self._sink.figures.step(gap_s=gap_s, streams=streams, now_s=now_s)
+        self._gap_steps += 1
+        if self._gap_steps % self.itl_sample_rate == 0:
+            self._sink.monitor.step(gap_s=gap_s, streams=streams * self.itl_sample_rate, now_s=now_s)
+
+    def refused(self, record: Record, *, status: int, code: str) -> None:
+        """Admission said no; not an error, and no sample of latency."""
+        self.shed += 1
+        age_s = self._clock() - record.request.arrived_s
+        self._sink.metrics.refusal.labels(INTERACTIVE).observe(age_s)
+        self._end(record, outcome="shed", status=status, code=code)
+
+    def unavailable(self, record: Record, *, status: int, code: str) -> None:
+        """Nothing could be served: a failure of ours that the arms of a rollout share."""
+        self._end(record, outcome="error", status=status, code=code, failed=True)
+
+    def invalid(self, record: Record, *, status: int, code: str) -> None:
+        """The request could never succeed: no failure of ours, and nothing that was served."""
+        self._end(record, outcome="invalid", status=status, code=code)
+
+    def cancelled(self, record: Record) -> None:
+        """The client went away."""
+        self._end(record, outcome="cancelled", status=499, code="cancelled")
+
+    def finished(self, record: Record, finished: Finished) -> None:
+        """The engine ended the stream."""
+        match finished.reason:
+            case FinishReason.CANCELLED:
+                self.cancelled(record)
+            case FinishReason.ERROR:
+                error = finished.error
+                status = error.status if error else 500
+                code = error.code if error else "internal_error"
+                outcome = "deadline" if status == 504 else "error"
+                self._end(record, outcome=outcome, status=status, code=code, failed=True)
+            case FinishReason.STOP | FinishReason.LENGTH:
+                self._end(record, outcome="ok", status=200, code=str(finished.reason), failed=False)
+
+    def _end(
+        self, record: Record, *, outcome: str, status: int, code: str, failed: bool | None = None
+    ) -> None:
+        """Fan the end out, once; `failed` is None for what counts neither as finished nor as failed."""
+        if record.ended:
+            return
+        record.ended = True
+        self._live.pop(record.request.id, None)
+        now_s = self._clock()
+        duration_s = now_s - record.request.arrived_s
+        metrics = self._sink.metrics
+        metrics.requests.labels(metrics.model, INTERACTIVE, outcome).inc()
+        metrics.generated_tokens.labels(metrics.model, INTERACTIVE).inc(record.completion_tokens)
+        if outcome == "ok":
+            metrics.duration.labels(metrics.model, INTERACTIVE).observe(duration_s)
+        for feature in self._features:
+            arm = "canary" if feature in record.on else "control"
+            metrics.rollout_requests.labels(feature, arm, outcome).inc()
+        if failed is not None:
+            self._sink.figures.finished(failed=failed, now_s=now_s)
+        if "qos_monitoring" in record.on:
+            if failed is not None:
+                self._sink.monitor.finished(record.request.id, failed=failed, now_s=now_s)
+            else:
+                self._sink.monitor.left(record.request.id, now_s=now_s)
+        if self.log_requests:
+            _log.info("request", extra=line(record, outcome, status, code, now_s))
+
+
+def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> dict[str, object]:
+    """Return the fields of the canonical log line, as docs/logs.md describes them; never any text."""
+    request = record.request
+    arrived_s = request.arrived_s
+    first_s, admitted_s = record.first_token_s, record.admitted_s
+    decode_s = now_s - first_s if first_s is not None else math.nan
+    later = record.completion_tokens - 1
+    return {
+        "request_id": request.id,
+        "api": request.api,
+        "model": request.model,
+        "class": INTERACTIVE,
+        "stream": request.stream,
+        "key_source": request.key_source,
+        "on": sorted(record.on),
+        "revision": record.revision,
+        "outcome": outcome,
+        "status": status,
+        "code": code,
+        "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "completion_tokens": record.completion_tokens,
+        "queue_s": _round(admitted_s - arrived_s) if admitted_s is not None else None,
+        "ttft_s": _round(first_s - arrived_s) if first_s is not None else None,
+        "tpot_s": _round(decode_s / later) if first_s is not None and later > 0 else None,
+        "duration_s": _round(now_s - arrived_s),
+    }
+
+
+def _round(value_s: float) -> float:
+    return round(value_s, 6)

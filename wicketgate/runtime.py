@@ -1,0 +1,441 @@
+"""
+The composition root: builds every part from the configuration, runs them in one task group, shuts them down.
+
+Only this module knows all the others. What it builds decides nothing by itself; it connects facts to cores
+and events to effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from governor.admission import Admission
+from governor.limit import Limit
+from qos.figures import Figures
+from qos.policy import Monitor, Violation
+from qos.window import WindowParams
+from transport.server import EdgeServer, ServerParams
+from wicketgate import parameters
+from wicketgate.api.admin import Guard, create_admin_app, metrics_route
+from wicketgate.api.endpoint import Edge
+from wicketgate.api.health import Health, health_routes
+from wicketgate.api.keys import Keys, require_keys
+from wicketgate.api.openai import create_app
+from wicketgate.api.openai_requests import ModelCard
+from wicketgate.config import ConfigurationFaultsError
+from wicketgate.config_fields import is_loopback, split_bind
+from wicketgate.engine.client import EngineClient, EngineState
+from wicketgate.errors import ExitCode
+from wicketgate.flags import FlagBoard
+from wicketgate.ledger import Ledger
+from wicketgate.loops import LoopLag, drive, every
+from wicketgate.metrics import Metrics
+from wicketgate.pipeline.dispatch import Dispatcher, Parts
+from wicketgate.pipeline.gate import GatedEngine
+from wicketgate.pipeline.queue import WaitQueue
+from wicketgate.pipeline.text import TextModel
+from wicketgate.pipeline.warm import Warmer
+from wicketgate.platform import raise_open_files_limit, sqlite_needs_fullfsync
+from wicketgate.recorder import Recorder, Sink
+from wicketgate.snapshot import Identity
+from wicketgate.status import Sources, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+
+    from governor.limit import LimitChanged
+    from qos.policy import Recovery
+    from wicketgate.api.endpoint import ApiSettings
+    from wicketgate.config import RuntimeConfig, Watcher
+    from wicketgate.engine.wire import Ready, Step
+    from wicketgate.flags import Assignment
+    from wicketgate.inference import InferenceRequest
+    from wicketgate.state_folder import StateFolder
+
+log = logging.getLogger(__name__)
+
+CONFIG_POLL_S = 0.1
+"""How often the configuration file is looked at."""
+START_ATTEMPTS = 3
+"""So many hosts may fail to start before the gateway gives up."""
+
+
+class Runtime:
+    """
+    One gateway: everything between its sockets and its engine host.
+
+    Args:
+        config: What runtime.yaml says.
+        state: The open state folder.
+        model: What clients call the model, and its folder.
+        watcher: Follows the file that `config` came from; None when there is none.
+        on_ready: Called once, when the listeners accept and the model is loaded.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        *,
+        state: StateFolder,
+        model: tuple[str, Path],
+        watcher: Watcher | None = None,
+        on_ready: Callable[[Runtime], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = self._started_with = config
+        self._state = state
+        self._watcher = watcher
+        self._on_ready = on_ready
+        self._clock = clock
+        self.model, self._folder = model
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._has_started = False
+        self._tasks = asyncio.TaskGroup()
+        self._last_step: tuple[float, int] | None = None
+        self._began_unix_s = int(time.time())
+        self._build_cores()
+        self._build_engine()
+        self._build_edges()
+        self._follow(config)
+
+    def _build_cores(self) -> None:
+        config, now_s = self.config, self._clock()
+        features = tuple(config.rollout.features)
+        self._flags = FlagBoard(
+            config.rollout,
+            Ledger(self._state.ledger, fullfsync=sqlite_needs_fullfsync()),
+            on_change=lambda snapshot: log.info("flags_changed", extra={"revision": snapshot.revision}),
+        )
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self._metrics = Metrics(registry, model=self.model, features=features)
+        self._figures = Figures(WindowParams(), now_s=now_s)
+        self._monitor = Monitor(config.qos.params(), now_s=now_s)
+        self._sink = Sink(
+            figures=self._figures,
+            monitor=self._monitor,
+            metrics=self._metrics,
+        )
+        self._recorder = Recorder(self._sink, clock=self._clock, features=features)
+        self._limit = Limit(config.governor.limit_params(), now_s=now_s)
+        self._admission = Admission(config.governor.admission_params(), now_s=now_s)
+        self._admission.set_limit(self._limit.value)
+        self._lag = LoopLag(clock=self._clock)
+
+    def _build_engine(self) -> None:
+        config = self.config
+        self._engine = EngineClient(
+            parameters.engine_params(config, self._folder),
+            on_step=self._stepped,
+            on_state=self._engine_moved,
+            clock=self._clock,
+        )
+        self._gate = GatedEngine(self._engine, clock=self._clock)
+        self._text = TextModel.load(self._folder)
+        self._warmer = Warmer(
+            parameters.warm_params(config),
+            text=self._text,
+            engine=self._gate,
+            spawn=self._tasks.create_task,
+        )
+        self._queue = WaitQueue(parameters.queue_params(config))
+        parts = Parts(
+            assign=self._assign,
+            admission=self._admission,
+            queue=self._queue,
+            recorder=self._recorder,
+            text=self._text,
+            engine=self._gate,
+            warmer=self._warmer,
+            clock=self._clock,
+        )
+        self._dispatcher = Dispatcher(parts, request_timeout_s=config.server.request_timeout_s)
+
+    def _build_edges(self) -> None:
+        config = self.config
+        file = config.security.api_keys_file
+        keys = None if file is None else Keys.load(file)
+        require_keys(split_bind(config.server.bind)[0], keys, key="server.bind")
+        require_keys(split_bind(config.admin.bind)[0], keys, key="admin.bind")
+        self._edge = EdgeServer(
+            self._api(keys), params=parameters.api_listener(config), accepts_h2=self._flags.accepts_h2
+        )
+        self._status = Status(self._sources(), self._identity())
+        self._metrics.read(self._status.facts)
+        probes = health_routes(Edge(settings=self._api_settings, new_id=new_id), self._health)
+        guard = Guard(
+            token=self._state.admin_token(),
+            hosts=lambda: frozenset(
+                {split_bind(config.admin.bind)[0], socket.gethostname(), *self.config.admin.allowed_hosts}
+            ),
+            reads_need_token=not is_loopback(split_bind(config.admin.bind)[0]),
+            keys=keys,
+        )
+        self._admin = EdgeServer(
+            create_admin_app(self._status, health_routes=probes, guard=guard),
+            params=parameters.admin_listener(config),
+            accepts_h2=lambda _: True,
+        )
+        self._control = EdgeServer(
+            create_admin_app(self._status, health_routes=probes, guard=None),
+            params=ServerParams(unix_path=self._state.control_socket),
+            accepts_h2=lambda _: True,
+        )
+
+    def _api(self, keys: Keys | None) -> ASGIApp:
+        return create_app(
+            answers=self._dispatcher,
+            models=self._cards,
+            health=self._health,
+            settings=self._api_settings,
+            keys=keys,
+            clock=self._clock,
+            new_id=new_id,
+            more_routes=[metrics_route(self._metrics.render)] if self.config.metrics.public else [],
+        )
+
+    def _api_settings(self) -> ApiSettings:
+        return parameters.api_settings(self.config)
+
+    def _sources(self) -> Sources:
+        return Sources(
+            recorder=self._recorder,
+            figures=self._figures,
+            monitor=self._monitor,
+            admission=self._admission,
+            limit=self._limit,
+            flags=self._flags,
+            engine=self._engine,
+            edge=self._edge,
+            metrics=self._metrics,
+            lag=self._lag,
+            clock=self._clock,
+        )
+
+    def _identity(self) -> Identity:
+        return Identity(
+            name=self.config.name,
+            version=version("wicketgate"),
+            pid=os.getpid(),
+            api=self.config.server.bind,
+            admin=self.config.admin.bind,
+            state_dir=str(self._state.path),
+            config=None if self._watcher is None else str(self._watcher.path),
+        )
+
+    async def run(self) -> ExitCode:
+        """
+        Serve until a signal or `stop`.
+
+        Returns:
+            DONE when every stream in flight could finish, TIMED_OUT when the drain deadline cut some.
+
+        Raises:
+            UnavailableError: the model could not be loaded.
+        """
+        raise_open_files_limit()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self.stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._flags.start()
+        try:
+            async with self._tasks:
+                timers = self._start_timers()
+                await self._listen()
+                engine = self._tasks.create_task(self._engine.run())
+                ready = self._tasks.create_task(self._announce())
+                await self._stopping.wait()
+                ready.cancel()
+                drained = await self._drain()
+                for timer in timers:
+                    timer.cancel()
+                await engine
+            return ExitCode.DONE if drained else ExitCode.TIMED_OUT
+        finally:
+            self._flags.stop()
+            self._text.close()
+
+    def stop(self) -> None:
+        """Drain and end; called again, end at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def stop_from_thread(self) -> None:
+        """Stop, called from a thread that is not the event loop's."""
+        self._loop.call_soon_threadsafe(self.stop)
+
+    def _start_timers(self) -> list[asyncio.Task[None]]:
+        work = [
+            drive(self._dispatcher, lambda event: event, clock=self._clock, wake=self._dispatcher.changed),
+            drive(self._monitor, self._judged, clock=self._clock),
+            drive(self._limit, self._limit_moved, clock=self._clock),
+            every(CONFIG_POLL_S, self._reload),
+            self._lag.run(),
+        ]
+        return [self._tasks.create_task(each) for each in work]
+
+    async def _listen(self) -> None:
+        self.api_url = _url(await self._edge.start(), tls=self.config.server.tls_certificate is not None)
+        self.admin_url = _url(await self._admin.start(), tls=False)
+        await self._control.start()
+        self._status.identity = replace(self._status.identity, api=self.api_url, admin=self.admin_url)
+        log.info("listening", extra={"api": self.api_url, "admin": self.admin_url})
+
+    async def _announce(self) -> None:
+        await self._engine.wait_ready(START_ATTEMPTS * self.config.engine.start_timeout_s)
+        self._has_started = True
+        if self._on_ready is not None:
+            self._on_ready(self)
+
+    async def _drain(self) -> bool:
+        """Take nothing new, let streams in flight finish, then end the engine host."""
+        log.info("draining", extra={"in_flight": self._admission.in_flight})
+        self._status.draining = True
+        self._admission.drain()
+        draining = self._tasks.create_task(self._edge.drain(self.config.server.drain_timeout_s))
+        hurry = self._tasks.create_task(self._hurry.wait())
+        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+        drained = draining.done() and draining.result()
+        draining.cancel()
+        hurry.cancel()
+        await self._engine.stop()
+        for server in (self._edge, self._admin, self._control):
+            await server.close()
+        return drained
+
+    # What the demo shows
+
+    @property
+    def engine_facts(self) -> Ready:
+        """What the engine host said when it was ready."""
+        assert self._engine.facts is not None
+        return self._engine.facts
+
+    @property
+    def api_address(self) -> tuple[str, int]:
+        """Where clients connect to, as bound."""
+        return split_bind(self.config.server.bind)[0], self._edge.port
+
+    # Facts in
+
+    def _assign(self, request: InferenceRequest) -> Assignment:
+        return self._flags.assign(request.key, client=request.client, connection=request.connection)
+
+    def _stepped(self, step: Step) -> None:
+        """Fan one engine step out: to the governor, the recorder and the warmer."""
+        gap_s, streams = None, 0
+        if self._last_step is not None and step.tokens:
+            last_s, rows = self._last_step
+            streams = min(rows, len(step.tokens))
+            if streams:
+                gap_s = step.at_s - last_s
+                self._limit.observe_load(in_flight=self._admission.in_flight, queued=self._admission.queued)
+                self._limit.observe_step(gap_s=gap_s, streams=streams, now_s=self._clock())
+        self._last_step = (step.at_s, step.load.rows)
+        if step.tokens:
+            self._recorder.step(tokens=len(step.tokens), gap_s=gap_s, streams=streams)
+        if step.kept or step.evicted or step.warmed:
+            self._warmer.news(kept=step.kept, evicted=step.evicted, warmed=step.warmed)
+
+    def _engine_moved(self, state: EngineState, reason: str) -> None:
+        log.info("engine_state_changed", extra={"state": str(state), "reason": reason})
+        self._gate.note(state)
+        if state is not EngineState.READY:
+            self._last_step = None
+            self._warmer.engine_lost()
+
+    # Events out
+
+    def _limit_moved(self, event: LimitChanged) -> None:
+        self._admission.set_limit(event.limit)
+        self._dispatcher.pump()
+        log.debug("limit_changed", extra={"limit": event.limit, "reason": str(event.reason)})
+
+    def _judged(self, event: Violation | Recovery) -> None:
+        self._status.judged(event)
+        if isinstance(event, Violation):
+            log.warning("objective_violated", extra={"objective": event.objective, "why": event.why})
+        else:
+            log.info("objective_recovered", extra={"objective": event.objective, "after_s": event.duration_s})
+
+    # Configuration
+
+    def _reload(self) -> None:
+        """Take the configuration's hot keys when its file has changed; a bad file changes nothing."""
+        match self._watcher.poll() if self._watcher is not None else None:
+            case None:
+                return
+            case ConfigurationFaultsError() as error:
+                self._status.config_error = error.message
+                self._metrics.reloads.labels("refused").inc()
+                log.error("configuration_refused", extra={"faults": error.message})
+            case config:
+                hot, _ = self.config.changed(config)
+                _, restart = self._started_with.changed(config)
+                self._status.config_error = None
+                self._metrics.reloads.labels("applied").inc()
+                log.info("configuration_applied", extra={"changed": hot, "needs_restart": restart})
+                self._follow(config)
+
+    def _follow(self, config: RuntimeConfig) -> None:
+        """Put the hot keys in force; the others stay as they were at the start."""
+        self.config = config
+        self._flags.replace_spec(config.rollout)
+        self._limit.reconfigure(config.governor.limit_params())
+        self._admission.set_limit(self._limit.value)
+        self._admission.reconfigure(config.governor.admission_params())
+        self._queue.replace_params(parameters.queue_params(config))
+        self._warmer.params = parameters.warm_params(config)
+        self._dispatcher.request_timeout_s = config.server.request_timeout_s
+        self._recorder.itl_sample_rate = config.phase4_rollout.qos_monitoring.sample_rate
+        self._recorder.log_requests = config.logs.requests
+        logging.getLogger().setLevel(config.logs.level.upper())
+
+    # What the API asks
+
+    def _cards(self) -> list[ModelCard]:
+        facts, text = self._engine.facts, self._text
+        return [
+            ModelCard(
+                id=self.model,
+                created_unix_s=self._began_unix_s,
+                context_tokens=facts.context_tokens if facts else text.context_tokens or 0,
+                vocabulary_tokens=text.vocabulary_tokens,
+                token_bytes=text.token_bytes,
+            )
+        ]
+
+    def _health(self) -> Health:
+        return Health(
+            has_started=self._has_started,
+            engine_is_ready=self._engine.state is EngineState.READY,
+            is_draining=self._status.draining,
+        )
+
+
+def new_id() -> str:
+    """Return the id of a request: 128 random bits."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+def _url(address: str, *, tls: bool) -> str:
+    return f"{'https' if tls else 'http'}://{address}"

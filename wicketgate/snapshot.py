@@ -1,0 +1,133 @@
+"""
+What is true now, for every screen: one dictionary, `wicketgate.snapshot/1`, built from facts alone.
+
+`status`, `--json`, the page and tests all read this one, so screens cannot disagree. Its first line is a
+sentence: what is, for which bound, over which span. All figures in it share one window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wicketgate.metrics import Facts, Quantiles
+
+SCHEMA = "wicketgate.snapshot/1"
+"""Within a schema number fields are only added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What does not change while a runtime lives."""
+
+    name: str
+    version: str
+    pid: int
+    api: str
+    """URL of the API listener."""
+    admin: str
+    """URL of the admin listener."""
+    state_dir: str
+    config: str | None
+    """The configuration file in force, None for the packaged one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What the snapshot needs beside the scrape's facts."""
+
+    at: str
+    """RFC 3339, UTC."""
+    uptime_s: float
+    state: str
+    """starting, ready, draining, restarting or failed."""
+    reason: str
+    engine_state: str
+    engine_pid: int | None
+    last_exit: str
+    context_tokens: int
+    shed_total: int
+    rollouts: tuple[Mapping[str, object], ...]
+    objectives: tuple[Mapping[str, object], ...]
+    config_error: str | None
+    """Why the last edit of the configuration was not taken, None when it was."""
+
+
+def build(identity: Identity, moment: Moment, facts: Facts) -> dict[str, object]:
+    """Return the snapshot: plain values only, ready for JSON; what has no data is None, never 0."""
+    return {
+        "schema": SCHEMA,
+        "ok": True,
+        "at": moment.at,
+        "name": identity.name,
+        "version": identity.version,
+        "pid": identity.pid,
+        "uptime_s": round(moment.uptime_s, 1),
+        "state": moment.state,
+        "reason": moment.reason,
+        "sentence": sentence(moment, facts),
+        "listeners": {"api": identity.api, "admin": identity.admin},
+        "state_dir": identity.state_dir,
+        "config": {"file": identity.config, "error": moment.config_error},
+        "model": {"id": facts.model, "context_tokens": moment.context_tokens},
+        "engine": {
+            "state": moment.engine_state,
+            "pid": moment.engine_pid,
+            "restarts": facts.engine_restarts,
+            "last_exit": moment.last_exit or None,
+            "rows": facts.engine_rows,
+            "kv_bytes": facts.kv_bytes,
+            "memory_bytes": facts.engine_memory_bytes,
+        },
+        "flow": {
+            "in_flight": facts.in_flight,
+            "queued": facts.streams["queued"],
+            "limit": facts.limit,
+            "fixed_limit": facts.fixed_limit,
+            "oldest_waiting_s": round(facts.oldest_waiting_s, 3),
+            "shed_total": moment.shed_total,
+        },
+        "latency": {
+            "window_s": 60,
+            "ttft_ms": _quantiles(facts.ttft),
+            "itl_ms": _quantiles(facts.itl),
+        },
+        "throughput": {
+            "requests_per_s": round(facts.requests_per_s, 3),
+            "tokens_per_s": round(facts.tokens_per_s, 1),
+        },
+        "errors": {"error_ratio": facts.error_ratio},
+        "connections": {"h2": facts.http2_connections, "h1": facts.http1_connections},
+        "objectives": list(moment.objectives),
+        "rollouts": list(moment.rollouts),
+    }
+
+
+def sentence(moment: Moment, facts: Facts) -> str:
+    """Say in one plain sentence what an operator should know first; at most 150 characters."""
+    if moment.state != "ready":
+        return f"{moment.state}: {moment.reason}"[:150]
+    violated = [str(row["why"]) for row in moment.objectives if row["state"] == "violated"]
+    if violated:
+        return violated[0][:150]
+    if facts.ttft.count == 0:
+        return "Ready; no request in the last 60 s."
+    p95 = _milliseconds(facts.ttft.p95_s)
+    requests = "1 request" if facts.ttft.count == 1 else f"{facts.ttft.count} requests"
+    return (
+        f"TTFT p95 is {p95} over {requests} in 60 s; {facts.in_flight} in flight of {facts.limit},"
+        f" {facts.streams['queued']} queued."
+    )
+
+
+def _milliseconds(value_s: float) -> str:
+    return f"{1000 * value_s:.0f} ms" if value_s < 10 else f"{value_s:.1f} s"
+
+
+def _quantiles(window: Quantiles) -> dict[str, float | None]:
+    values = {"p50": window.p50_s, "p95": window.p95_s, "p99": window.p99_s}
+    return {key: None if math.isnan(value) else round(1000 * value, 2) for key, value in values.items()}

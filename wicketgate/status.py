@@ -1,0 +1,212 @@
+"""
+Asks every part what is true now: facts for the scrape, the snapshot for screens, rollback for the operator.
+
+It is what the admin application talks to. It keeps nothing but counts of episodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from qos.policy import Recovery, State, Violation
+from rollout.stages import Phase
+from wicketgate import metrics, snapshot
+from wicketgate.engine.client import EngineState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from governor.admission import Admission
+    from governor.limit import Limit
+    from qos import figures as qos_figures
+    from qos.policy import Monitor
+    from transport.server import EdgeServer
+    from wicketgate.engine.client import EngineClient
+    from wicketgate.flags import FlagBoard
+    from wicketgate.loops import LoopLag
+    from wicketgate.metrics import Facts, Metrics, Quantiles
+    from wicketgate.recorder import Recorder
+    from wicketgate.snapshot import Identity
+
+DIRECT = "direct"
+"""What metrics call the phase of a feature that serves its percentage directly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The parts that are asked."""
+
+    recorder: Recorder
+    figures: qos_figures.Figures
+    monitor: Monitor
+    admission: Admission
+    limit: Limit
+    flags: FlagBoard
+    engine: EngineClient
+    edge: EdgeServer
+    metrics: Metrics
+    lag: LoopLag
+    clock: Callable[[], float]
+
+
+class Status:
+    """What the admin application asks of the runtime."""
+
+    def __init__(self, sources: Sources, identity: Identity) -> None:
+        self._sources = sources
+        self.identity = identity
+        self._began_s = sources.clock()
+        self._violations: Counter[str] = Counter()
+        self._recoveries: Counter[str] = Counter()
+        self.draining = False
+        self.config_error: str | None = None
+
+    def judged(self, event: Violation | Recovery) -> None:
+        """Count an episode of the monitor."""
+        match event:
+            case Violation(objective=objective):
+                self._violations[objective] += 1
+            case Recovery(objective=objective):
+                self._recoveries[objective] += 1
+
+    def metrics(self) -> bytes:
+        """Return the metrics page."""
+        return self._sources.metrics.render()
+
+    def features(self) -> Sequence[Mapping[str, object]]:
+        """Return where every feature stands."""
+        recorder = self._sources.recorder
+        return [
+            {**row, "in_flight_on": recorder.on_in_flight(str(row["feature"]))}
+            for row in self._sources.flags.describe()
+        ]
+
+    def state(self) -> tuple[str, str]:
+        """Return the runtime's state and the reason for it, in words."""
+        if self.draining:
+            return "draining", "streams in flight finish, nothing new is taken"
+        match self._sources.engine.state:
+            case EngineState.READY:
+                return "ready", "the model is loaded"
+            case EngineState.STARTING:
+                return "starting", "the engine host loads the model"
+            case EngineState.RESTARTING:
+                return "restarting", f"the engine host is being restarted ({self._sources.engine.last_exit})"
+            case EngineState.FAILED:
+                return "failed", f"the engine host died too often ({self._sources.engine.last_exit})"
+            case EngineState.STOPPED:
+                return "draining", "the engine host has stopped"
+
+    async def rollback(self, feature: str | None, *, actor: str, reason: str) -> Mapping[str, object]:
+        """Take a feature, or all, to 0 %: in memory at once, then in the ledger, off the event loop."""
+        in_flight = {str(row["feature"]): row["in_flight_on"] for row in self.features()}
+        done = await asyncio.to_thread(self._sources.flags.rollback, feature, actor=actor, reason=reason)
+        for row in done.features:
+            self._sources.metrics.rollbacks.labels(row.feature, "manual").inc()
+        return {
+            "schema": "wicketgate.rollback/1",
+            "ok": True,
+            "features": [{**asdict(row), "in_flight_on": in_flight[row.feature]} for row in done.features],
+            "flip_s": done.flip_s,
+            "durable_s": done.durable_s,
+        }
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Return what is true now."""
+        sources = self._sources
+        state, reason = self.state()
+        engine = sources.engine
+        moment = snapshot.Moment(
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            uptime_s=sources.clock() - self._began_s,
+            state=state,
+            reason=reason,
+            engine_state=str(engine.state),
+            engine_pid=engine.pid,
+            last_exit=engine.last_exit,
+            context_tokens=engine.facts.context_tokens if engine.facts else 0,
+            shed_total=sources.recorder.shed,
+            rollouts=tuple(self.features()),
+            objectives=tuple(
+                {**asdict(verdict), "name": verdict.objective}
+                for verdict in sources.monitor.verdicts(now_s=sources.clock())
+            ),
+            config_error=self.config_error,
+        )
+        return snapshot.build(self.identity, moment, self.facts())
+
+    def facts(self) -> Facts:
+        """Return everything that is a state, for the scrape."""
+        sources = self._sources
+        now_s = sources.clock()
+        load = sources.engine.load
+        recorder, figures, admission = sources.recorder, sources.figures, sources.admission
+        connections = sources.edge.connections()
+        return metrics.Facts(
+            model=sources.metrics.model,
+            version=self.identity.version,
+            ttft=_quantiles(figures.ttft(now_s=now_s)),
+            itl=_quantiles(figures.itl(now_s=now_s)),
+            requests_per_s=figures.throughput_rps(now_s=now_s),
+            tokens_per_s=figures.throughput_tps(now_s=now_s),
+            in_flight=admission.in_flight,
+            streams={
+                "queued": admission.queued,
+                "prefilling": load.waiting if load else 0,
+                "decoding": load.rows if load else 0,
+            },
+            oldest_waiting_s=recorder.oldest_waiting_s(),
+            error_ratio=figures.error_ratio(now_s=now_s) or 0.0,
+            http2_connections=connections.h2,
+            http1_connections=connections.h1,
+            limit=sources.limit.value,
+            fixed_limit=admission.fixed_limit,
+            pipeline_hits_ratio=recorder.hits / recorder.pipelined if recorder.pipelined else 0.0,
+            objectives=self._objectives(now_s),
+            rollouts=self._rollouts(),
+            objective_states=tuple(State),
+            phases=(*Phase, DIRECT),
+            engine_up=sources.engine.state is EngineState.READY,
+            engine_restarts=sources.engine.restarts,
+            engine_rows=load.rows if load else 0,
+            kv_bytes=load.kv_bytes if load else 0,
+            engine_memory_bytes=load.memory_bytes if load else 0,
+            loop_lag_s=sources.lag.worst_s,
+        )
+
+    def _objectives(self, now_s: float) -> tuple[metrics.Objective, ...]:
+        return tuple(
+            metrics.Objective(
+                name=verdict.objective,
+                state=str(verdict.state),
+                evidence_nats=verdict.evidence_nats,
+                good=verdict.total - verdict.bad,
+                bad=verdict.bad,
+                violations=self._violations[verdict.objective],
+                recoveries=self._recoveries[verdict.objective],
+            )
+            for verdict in self._sources.monitor.verdicts(now_s=now_s)
+        )
+
+    def _rollouts(self) -> tuple[metrics.Rollout, ...]:
+        return tuple(
+            metrics.Rollout(
+                feature=str(row["feature"]),
+                percentage=float(str(row["percentage"])),
+                phase=str(row["phase"] or DIRECT),
+                revision=int(str(row["revision"])),
+                in_flight_on=int(str(row["in_flight_on"])),
+            )
+            for row in self.features()
+        )
+
+
+def _quantiles(window: qos_figures.Quantiles | None) -> Quantiles:
+    if window is None:
+        return metrics.Quantiles(p50_s=math.nan, p95_s=math.nan, p99_s=math.nan, count=0)
+    return metrics.Quantiles(p50_s=window.p50, p95_s=window.p95, p99_s=window.p99, count=round(window.count))
