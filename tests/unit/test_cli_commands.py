@@ -1,0 +1,81 @@
+"""Pins the tree of commands: help that fits a screen, options that exist, handlers that can be found."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from rollout.spec import DEFAULT_SPEC
+from wicketgate.cli.commands import COMMANDS, GROUPS
+from wicketgate.cli.main import run
+from wicketgate.cli.rollback import PACKAGED_FEATURES
+from wicketgate.errors import ExitCode
+
+HELPS = [[], ["--help"], ["-h"], ["rollout"], ["rollout", "--help"], ["bench"]]
+
+
+@pytest.mark.parametrize("argv", [*HELPS, *([*words.split(), "--help"] for words in COMMANDS)])
+def test_help_is_given_within_80_columns_and_one_screen(argv, capsys):
+    assert run(argv) == ExitCode.DONE
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert len(lines) <= 44
+    assert "usage: wicketgate" in "\n".join(lines)
+
+
+def test_help_lists_every_command_under_its_heading(capsys):
+    run([])
+
+    text = capsys.readouterr().out
+    for words, command in COMMANDS.items():
+        assert f"  {command.shown or words}" in text
+        assert command.group in GROUPS
+
+
+def test_help_on_rollout_lists_its_commands_alone(capsys):
+    run(["rollout"])
+
+    text = capsys.readouterr().out
+    assert "rollout promote F" in text
+    assert "serve" not in text
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_handler_lives_in_a_module_of_the_command_line(words):
+    module, _, function = COMMANDS[words].handler.partition(":")
+
+    assert module.startswith("wicketgate.cli.")
+    assert find_spec(module) is not None
+    assert function.isidentifier()
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_takes_json_and_color(words):
+    needed = ["x"] if "FEATURE" in COMMANDS[words].parser(words).format_usage() else []
+
+    args = COMMANDS[words].parser(words).parse_args([*needed, "--json", "--color", "never"])
+
+    assert (args.json, args.color) == (True, "never")
+
+
+def test_every_example_parses():
+    examples = [each for command in COMMANDS.values() for each in command.examples]
+
+    for example in examples:
+        words = example.replace('"', "").split()[1:]
+        name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+        COMMANDS[name].parser(name).parse_args(words[len(name.split()) :])
+    assert len(examples) >= 10
+
+
+def test_the_version_is_the_distributions(capsys):
+    from importlib.metadata import version
+
+    assert run(["--version"]) == ExitCode.DONE
+    assert capsys.readouterr().out == f"wicketgate {version('wicketgate')}\n"
+
+
+def test_rollback_knows_the_packaged_features_without_reading_a_specification():
+    assert tuple(DEFAULT_SPEC.features) == PACKAGED_FEATURES

@@ -1,0 +1,319 @@
+"""Pins the board: memory first and ledger next, the latch, an unreadable ledger, what is told to whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from rollout.spec import DEFAULT_SPEC, Feature, Mode, Spec
+from rollout.stages import Input, apply, state_from
+from wicketgate.errors import NotFoundError
+from wicketgate.flags import HOLD_ACTOR, FlagBoard, FlagSnapshot, RollbackNotDurableError, describe
+from wicketgate.ledger import KILL_SWITCH, NO_ROW, Ledger
+
+SPEC = Spec(features={"ttft": Feature(name="ttft", mode=Mode.STAGED), "gov": Feature(name="gov")})
+DAY_S = 86_400.0
+
+
+class Clock:
+    """A wall clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.unix_s = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.unix_s
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """A board over an empty ledger, and what it told."""
+    clock, told = Clock(), []
+    ledger = Ledger(tmp_path / "ledger.db", unix_clock=clock, timeout_s=0.05)
+    board = FlagBoard(SPEC, ledger, on_change=told.append, clock=lambda: 0.0, unix_clock=clock)
+    return SimpleNamespace(board=board, ledger=ledger, told=told, clock=clock)
+
+
+def change(ledger: Ledger, feature: str, given: Input, **other: object) -> None:
+    """Do to the ledger what the command line does."""
+    state = state_from(feature, *ledger.read().rows.get(feature, NO_ROW))
+    after = apply(state, given, spec=SPEC, now_unix_s=1_700_000_000.0, actor="ann@mill", **other)
+    ledger.change([feature], lambda *_: after.document(), action=given, actor="ann@mill", reason="")
+
+
+def spoil(ledger: Ledger) -> bytes:
+    """Make the ledger unreadable; return what it was."""
+    content = ledger.path.read_bytes() if ledger.path.exists() else b""
+    ledger.path.write_bytes(b"spoilt" * 2000)
+    return content
+
+
+def on(board: FlagBoard) -> frozenset[str]:
+    """Tell what a request would be on."""
+    return board.assign("sess-1").on
+
+
+def test_without_a_ledger_direct_features_are_on_and_staged_ones_off(desk):
+    assert on(desk.board) == {"gov"}
+
+
+def test_what_the_ledger_says_is_in_force_after_a_refresh(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+
+    desk.board.refresh()
+
+    assert on(desk.board) == {"gov", "ttft"}
+    assert desk.board.assign("sess-1").revision == 1
+
+
+def test_a_change_of_shares_is_told_once_with_the_snapshot_in_force(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+
+    desk.board.refresh()
+    desk.board.refresh()
+
+    assert [snapshot.shares for snapshot in desk.told] == [desk.board.snapshot.shares]
+
+
+def test_a_rollback_puts_a_feature_off_and_writes_it_down(desk):
+    done = desk.board.rollback("gov", actor="ann@mill", reason="INC-42")
+
+    (feature,) = done.features
+    assert (feature.feature, feature.from_percentage, feature.to_percentage, feature.revision) == (
+        "gov",
+        100,
+        0,
+        1,
+    )
+    assert done.durable_s is not None
+    assert on(desk.board) == frozenset()
+    row = desk.ledger.read().rows["gov"].document
+    assert (row["phase"], row["actor"], row["reason"]) == ("rolled_back", "ann@mill", "INC-42")
+
+
+def test_a_rollback_is_in_force_before_it_is_written(tmp_path):
+    seen = []
+
+    class Slow(Ledger):
+        def change(self, *args, **kwargs):
+            seen.append(on(board))
+            return super().change(*args, **kwargs)
+
+    board = FlagBoard(SPEC, Slow(tmp_path / "ledger.db"))
+    board.rollback("gov", actor="a", reason="r")
+
+    assert seen == [frozenset()]
+
+
+def test_a_second_rollback_changes_nothing(desk):
+    first = desk.board.rollback("gov", actor="a", reason="r")
+    second = desk.board.rollback("gov", actor="a", reason="r")
+
+    assert second.features[0].revision == first.features[0].revision == 1
+    assert second.features[0].from_percentage == 0
+    assert len(desk.told) == 1
+
+
+def test_all_features_are_rolled_back_in_one_go(desk):
+    done = desk.board.rollback(None, actor="a", reason="r")
+
+    assert [(each.feature, each.revision) for each in done.features] == [("ttft", 1), ("gov", 2)]
+    assert on(desk.board) == frozenset()
+
+
+def test_a_feature_that_is_only_in_the_ledger_can_be_rolled_back(desk):
+    change(desk.ledger, "ttft", Input.START)
+    desk.board.refresh()
+    desk.board.replace_spec(DEFAULT_SPEC)
+
+    done = desk.board.rollback("ttft", actor="a", reason="r")
+
+    assert (done.features[0].from_percentage, done.features[0].revision) == (0, 2)
+
+
+def test_a_misspelt_feature_is_refused_with_the_one_that_was_meant(desk):
+    with pytest.raises(NotFoundError) as caught:
+        desk.board.rollback("ttff", actor="a", reason="r")
+
+    assert caught.value.message == (
+        "no feature named ttff. Did you mean ttft? Nothing was rolled back. Features: gov, ttft."
+    )
+    assert on(desk.board) == {"gov"}
+
+
+def test_a_rollback_that_cannot_be_saved_is_in_force_and_says_so(desk):
+    spoil(desk.ledger)
+
+    with pytest.raises(RollbackNotDurableError, match="gov off for new requests, and not saved") as caught:
+        desk.board.rollback("gov", actor="a", reason="r")
+
+    assert on(desk.board) == frozenset()
+    assert caught.value.done.durable_s is None
+    assert caught.value.done.features[0].from_percentage == 100
+    assert len(desk.told) == 1
+
+
+def test_a_rollback_that_was_not_saved_holds_until_the_ledger_has_it(desk):
+    desk.board.rollback("ttft", actor="a", reason="so that there is a ledger")
+    content = spoil(desk.ledger)
+    with pytest.raises(RollbackNotDurableError):
+        desk.board.rollback("gov", actor="a", reason="r")
+    desk.ledger.path.write_bytes(content)
+
+    desk.board.refresh()
+    assert on(desk.board) == frozenset()
+
+    desk.board.rollback("gov", actor="a", reason="again")
+    change(desk.ledger, "gov", Input.RESET)
+    desk.board.refresh()
+    assert on(desk.board) == {"gov"}
+
+
+def test_while_the_ledger_cannot_be_read_staged_features_are_off_and_the_reason_is_kept(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+    desk.board.refresh()
+    content = spoil(desk.ledger)
+
+    desk.board.refresh()
+
+    assert on(desk.board) == {"gov"}
+    assert "file is not a database" in desk.board.problem
+    desk.ledger.path.write_bytes(content)
+    desk.board.refresh()
+    assert on(desk.board) == {"gov", "ttft"}
+    assert desk.board.problem is None
+
+
+def test_a_look_notices_that_the_ledger_was_spoilt_and_restored(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+    watch = desk.ledger.watch()
+    desk.board.look(watch)
+    content = spoil(desk.ledger)
+
+    desk.board.look(watch)
+    assert on(desk.board) == {"gov"}
+
+    desk.ledger.path.write_bytes(content)
+    desk.board.look(watch)
+    assert on(desk.board) == {"gov", "ttft"}
+    watch.close()
+
+
+def test_a_rolled_back_feature_stays_so_while_the_ledger_cannot_be_read(desk):
+    desk.board.rollback("gov", actor="a", reason="r")
+    spoil(desk.ledger)
+
+    desk.board.refresh()
+
+    assert on(desk.board) == frozenset()
+
+
+def test_a_row_of_a_newer_version_counts_as_unreadable(desk):
+    desk.ledger.change(["ttft"], lambda *_: {"phase": "simmering"}, action="x", actor="a", reason="")
+
+    desk.board.refresh()
+
+    assert "simmering" in desk.board.problem
+    assert on(desk.board) == {"gov"}
+
+
+def test_the_ledgers_kill_switch_puts_everything_off(desk):
+    desk.ledger.change([KILL_SWITCH], lambda *_: {"engaged": True}, action="kill", actor="a", reason="r")
+
+    desk.board.refresh()
+
+    assert on(desk.board) == frozenset()
+
+
+def test_a_new_declaration_is_in_force_at_once_and_revives_nothing(desk):
+    desk.board.rollback("gov", actor="a", reason="r")
+
+    desk.board.replace_spec(Spec(features={"gov": Feature(name="gov"), "new": Feature(name="new")}))
+
+    assert on(desk.board) == {"new"}
+
+
+def test_a_connection_may_speak_http2_where_the_feature_lets_it(tmp_path):
+    http2 = DEFAULT_SPEC.features["http2_transport"]
+
+    def accepted(percentage: float) -> set[bool]:
+        spec = Spec(features={"http2_transport": replace(http2, rollout_percentage=percentage)})
+        board = FlagBoard(spec, Ledger(tmp_path / "ledger.db"))
+        return {board.accepts_h2(f"127.0.0.1:{port}") for port in range(60)}
+
+    assert [accepted(percentage) for percentage in (0, 50, 100)] == [{False}, {True, False}, {True}]
+
+
+def test_http2_is_refused_where_the_feature_is_not_declared(desk):
+    assert not desk.board.accepts_h2("127.0.0.1:9")
+
+
+def test_a_served_hold_is_written_down(desk):
+    change(desk.ledger, "ttft", Input.START)
+    desk.board.refresh()
+
+    watch = desk.ledger.watch()
+    desk.clock.unix_s += DAY_S - 1
+    desk.board.look(watch)
+    early = desk.board.describe()[0]
+    desk.clock.unix_s += 1
+    desk.board.look(watch)
+    desk.board.look(watch)
+    watch.close()
+
+    held = desk.board.describe()[0]
+    assert (early["phase"], held["phase"]) == ("running", "holding")
+    assert (held["percentage"], held["actor"], held["held_s"]) == (1.0, HOLD_ACTOR, DAY_S)
+
+
+def test_a_feature_is_described_with_everything_a_screen_needs(desk):
+    change(desk.ledger, "ttft", Input.START, reason="INC-7")
+    desk.board.refresh()
+    desk.clock.unix_s += 60
+
+    row = desk.board.describe()[0]
+
+    assert row == {
+        "feature": "ttft",
+        "mode": "staged",
+        "enabled": True,
+        "phase": "running",
+        "stage": "canary",
+        "stage_index": 0,
+        "percentage": 1.0,
+        "ceiling_percentage": 100.0,
+        "cause": "stage",
+        "revision": 1,
+        "held_s": 60.0,
+        "hold_s": DAY_S,
+        "actor": "ann@mill",
+        "reason": "INC-7",
+        "updated_at": "2023-11-14T22:13:20Z",
+        "key": "session",
+        "bucketing": "murmur3-cbor/1",
+        "requires": [],
+        "stages": [
+            {"name": "canary", "percentage": 1.0, "hold_s": DAY_S},
+            {"name": "early", "percentage": 10.0, "hold_s": 2 * DAY_S},
+            {"name": "mid", "percentage": 50.0, "hold_s": 3 * DAY_S},
+            {"name": "full", "percentage": 100.0, "hold_s": None},
+        ],
+    }
+
+
+def test_a_direct_feature_has_no_phase_until_it_is_rolled_back(desk):
+    before = desk.board.describe()[1]
+    desk.board.rollback("gov", actor="a", reason="r")
+
+    after = desk.board.describe()[1]
+
+    assert (before["phase"], before["percentage"], before["stage"]) == (None, 100.0, None)
+    assert (after["phase"], after["percentage"], after["cause"]) == ("rolled_back", 0.0, "rolled_back")
+
+
+def test_a_snapshot_describes_itself_without_a_board():
+    rows = describe(FlagSnapshot(DEFAULT_SPEC, {}), now_unix_s=0.0)
+
+    assert [row["feature"] for row in rows] == list(DEFAULT_SPEC.features)

@@ -1,0 +1,160 @@
+"""The command `wicketgate`: finds what is called, parses its options, calls it, tells what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from wicketgate.cli.commands import COMMANDS, GROUPS
+from wicketgate.cli.output import Screen, print_json
+from wicketgate.errors import ExitCode, UsageError, WicketgateError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable, Sequence
+
+_TITLE = "wicketgate  a governed, flagged, monitored runtime for language models on MLX"
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line of this process and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """
+    Run one command line.
+
+    Returns:
+        The exit code; see `ExitCode`.
+    """
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer must not be tried again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE_CLOSED
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        return _dispatch(argv)
+    except WicketgateError as error:
+        return _tell(error, argv)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the top of the process: --json must hold even for our own faults
+        import traceback
+
+        traceback.print_exc()
+        return _tell(WicketgateError(f"{type(error).__name__}: {error}", fix="report this, please"), argv)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return ExitCode.DONE
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"wicketgate {version('wicketgate')}")
+        return ExitCode.DONE
+    name, rest = _command(argv)
+    if name not in COMMANDS:
+        print(_help(under=name))
+        return ExitCode.DONE
+    args = _options(name, rest)
+    return ExitCode.DONE if args is None else _call(COMMANDS[name].handler, args)
+
+
+def _command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Find the words of the command; alone, the first of two words asks for help on it."""
+    first = argv[0]
+    if first.startswith("-"):
+        raise UsageError(
+            f"options stand after the command, and {first} is before it", fix="wicketgate --help"
+        )
+    if first in COMMANDS:
+        return first, argv[1:]
+    seconds = [words.split()[1] for words in COMMANDS if words.startswith(f"{first} ")]
+    if not seconds:
+        known = dict.fromkeys(words.split()[0] for words in COMMANDS)
+        raise UsageError(f"no command named {first}.{_near(first, known)}", fix="wicketgate --help")
+    if len(argv) == 1 or argv[1] in ("-h", "--help"):
+        return first, ()
+    if argv[1].startswith("-"):
+        raise UsageError(f"{first} needs a command before {argv[1]}", fix=f"wicketgate {first} --help")
+    if argv[1] not in seconds:
+        fix = f"wicketgate {first} --help"
+        raise UsageError(f"no command named {first} {argv[1]}.{_near(argv[1], seconds)}", fix=fix)
+    return f"{first} {argv[1]}", argv[2:]
+
+
+def _options(name: str, words: Sequence[str]) -> Namespace | None:
+    """Parse a command's options; None where help was asked for, and given."""
+    parser = COMMANDS[name].parser(name)
+    if "-h" in words or "--help" in words:
+        print(parser.format_help().rstrip())
+        return None
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        what = "option" if unknown[0].startswith("-") else "argument"
+        near = _near(unknown[0].partition("=")[0], options) if what == "option" else ""
+        raise UsageError(f"{name} takes no {what} {unknown[0]}.{near}", fix=f"{parser.prog} --help")
+    return args
+
+
+def _call(handler: str, args: Namespace) -> int:
+    from importlib import import_module
+
+    module, _, function = handler.partition(":")
+    return int(getattr(import_module(module), function)(args))
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    from rollout.spec import did_you_mean
+
+    return did_you_mean(word, known)
+
+
+def _help(*, under: str | None = None) -> str:
+    """Write the help of the whole command, or of the commands that begin with one word."""
+    prefix = "" if under is None else f"{under} "
+    lines = [_TITLE, "", f"usage: wicketgate {prefix}COMMAND [OPTIONS]"]
+    examples = ["wicketgate demo", "wicketgate status", "wicketgate rollout status"]
+    for group in GROUPS:
+        rows = [
+            (command.shown or words, command.summary)
+            for words, command in COMMANDS.items()
+            if command.group == group and words.startswith(prefix)
+        ]
+        if rows:
+            lines += ["", group, *(f"  {shown:<29}{summary}" for shown, summary in rows)]
+    lines += ["", "Every command takes --help and --json. F is the name of a feature."]
+    if under is None:
+        lines += ["", "examples:", *(f"  {each}" for each in examples), "", "--version prints the version."]
+    return "\n".join(lines)
+
+
+def _tell(error: WicketgateError, argv: Sequence[str]) -> int:
+    """Tell what went wrong: on stderr, or as the one object of --json."""
+    if "--json" in argv:
+        fault = next(iter(getattr(error, "faults", ())), None)
+        where = {key: getattr(fault, key, None) for key in ("file", "line", "column", "key")}
+        details = {"message": error.message, "fix": error.fix, "exit": int(error.exit_code), "where": where}
+        print_json({"schema": "wicketgate.error/1", "ok": False, "error": details})
+        return error.exit_code
+    screen = Screen(color="never" if "--color=never" in argv else None)
+    if hasattr(error, "faults"):
+        screen.note(error.message)
+        return error.exit_code
+    screen.note(f"{screen.paint('error:', 'bad', to_stderr=True)} {error.message}")
+    if error.fix:
+        screen.note(f"  {screen.paint(error.fix, 'accent', to_stderr=True)}")
+    return error.exit_code

@@ -1,0 +1,118 @@
+"""Finds the runtime that a command is about: its state folder, its control socket, its ledger."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wicketgate.cli.control import is_alive
+from wicketgate.errors import UsageError
+from wicketgate.ledger import FILE_NAME, Ledger
+from wicketgate.platform import control_socket_path, default_state_dir, sqlite_needs_fullfsync
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Mapping
+
+CONFIG_VARIABLE = "WICKETGATE_CONFIG"
+_CONFIG_HERE = Path("runtime.yaml")
+
+
+class Place:
+    """
+    Where one runtime keeps its state.
+
+    Args:
+        state_dir: Its state folder.
+        config: The configuration file that says so; None where none does.
+        document: What stands in that file; empty where there is none, or where it cannot be read.
+    """
+
+    def __init__(
+        self, state_dir: Path, *, config: Path | None = None, document: Mapping[str, Any] | None = None
+    ) -> None:
+        self.state_dir = state_dir
+        self.config = config
+        self.document = document or {}
+
+    @property
+    def socket(self) -> Path:
+        """Where its gateway listens for this user's commands."""
+        return control_socket_path(self.state_dir)
+
+    def ledger(self) -> Ledger:
+        """Return its ledger."""
+        return Ledger(self.state_dir / FILE_NAME, fullfsync=sqlite_needs_fullfsync())
+
+    def declared(self) -> dict[str, Mapping[str, Any]]:
+        """Return what the configuration declares of each feature, unchecked."""
+        section = self.document.get("phase4_rollout")
+        features = section if isinstance(section, dict) else {}
+        return {str(name): value for name, value in features.items() if isinstance(value, dict)}
+
+
+def find(args: Namespace, *, note: Callable[[str], None]) -> Place:
+    """
+    Find the runtime: by --state-dir, else --config, $WICKETGATE_CONFIG, ./runtime.yaml, else the default.
+
+    Where neither option nor variable is given and nothing is alive there, this user's only running runtime
+    is taken instead.
+
+    Args:
+        args: The command's options.
+        note: Told what the user should know about the choice.
+
+    Raises:
+        UsageError: --config names a file that does not exist.
+    """
+    named = args.config or os.environ.get(CONFIG_VARIABLE)
+    config = Path(named) if named else _CONFIG_HERE if _CONFIG_HERE.is_file() else None
+    if args.config and not Path(args.config).is_file():
+        raise UsageError(f"no file {args.config}", fix="check the path behind --config", param="--config")
+    document = {} if config is None else _read(config, note=note)
+    if args.state_dir:
+        return Place(Path(args.state_dir).expanduser().absolute(), config=config, document=document)
+    place = Place(_state_dir(config, document), config=config, document=document)
+    if named or is_alive(place.socket):
+        return place
+    return _only_running(place, note=note)
+
+
+def _read(config: Path, *, note: Callable[[str], None]) -> Mapping[str, Any]:
+    """Read a configuration as far as finding the runtime needs it; a broken one must not stop a rollback."""
+    import yaml  # 15 ms, paid where there is a file
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        document = yaml.load(config.read_bytes(), Loader=loader)  # noqa: S506 - both are safe loaders
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        note(f"warning: {config} cannot be read ({reason}); looking where the default runtime is.")
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _state_dir(config: Path | None, document: Mapping[str, Any]) -> Path:
+    folder = document.get("state_dir")
+    if config is not None and isinstance(folder, str) and folder:
+        return config.absolute().parent / Path(folder).expanduser()
+    name = document.get("name")
+    return default_state_dir(name if isinstance(name, str) and name else "default")
+
+
+def _only_running(place: Place, *, note: Callable[[str], None]) -> Place:
+    """Return this user's only running runtime; the given place where there is none or more than one."""
+    folder = default_state_dir("default").parent
+    try:
+        others = sorted(each for each in folder.iterdir() if each.is_dir() and each != place.state_dir)
+    except OSError:
+        return place
+    running = [each for each in others if is_alive(control_socket_path(each))]
+    if len(running) == 1:
+        note(f"Using the running runtime {running[0].name} ({running[0]}).")
+        return Place(running[0], config=place.config, document=place.document)
+    if running:
+        names = ", ".join(each.name for each in running)
+        note(f"Several runtimes are running ({names}); choose one with --state-dir.")
+    return place
