@@ -43,7 +43,10 @@ quick: install
 	$(VENV)/bin/pytest tests/unit tests/property
 
 test: check
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest tests/unit tests/property tests/integration --cov --cov-report=
+	$(VENV)/bin/coverage report --skip-covered --fail-under=90
+	$(VENV)/bin/coverage report --include='governor/*,qos/*,rollout/*' --fail-under=100
+	$(VENV)/bin/pytest tests/load
 
 docs: install
 	$(PY) -m wicketgate.cli.reference

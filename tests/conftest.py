@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
+from tests.server import ServerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parent.parent
+
+# A slow machine is no failed property, and a failure must come back with the same examples.
+hypothesis.settings.register_profile("wicketgate", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("wicketgate")
 
 
 @pytest.fixture
@@ -38,3 +49,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("WICKETGATE_REQUIRE_TOOLS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
+
+
+def demo_config(model: Path, more: str = "") -> str:
+    """Return a configuration that serves the model that ships, with every feature on and one staged."""
+    return f"""
+name: test
+models: [{{id: demo, path: {model}}}]
+phase4_rollout:
+  adaptive_governor: {{enabled: true}}
+  http2_transport: {{enabled: true}}
+  ttft_pipeline: {{enabled: true, mode: staged}}
+  qos_monitoring: {{enabled: true}}
+{more}"""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[ServerProcess]:
+    """One server on the demo model for all tests that leave it as they found it."""
+    folder = tmp_path_factory.mktemp("server")
+    with ServerProcess(folder, config=demo_config(demo_model), root=ROOT) as running:
+        yield running

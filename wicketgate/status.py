@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from qos.policy import Recovery, State, Violation
 from rollout.stages import Phase
-from wicketgate import metrics, snapshot
+from wicketgate import snapshot
 from wicketgate.engine.client import EngineState
+from wicketgate.metrics import Facts, Objective, Quantiles, Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from wicketgate.engine.client import EngineClient
     from wicketgate.flags import FlagBoard
     from wicketgate.loops import LoopLag
-    from wicketgate.metrics import Facts, Metrics, Quantiles
+    from wicketgate.metrics import Metrics
     from wicketgate.recorder import Recorder
     from wicketgate.snapshot import Identity
 
@@ -111,7 +112,7 @@ class Status:
         return {
             "schema": "wicketgate.rollback/1",
             "ok": True,
-            "features": [{**asdict(row), "in_flight_on": in_flight[row.feature]} for row in done.features],
+            "features": [{**asdict(row), "in_flight_on": in_flight.get(row.feature, 0)} for row in done.features],
             "flip_s": done.flip_s,
             "durable_s": done.durable_s,
         }
@@ -147,7 +148,7 @@ class Status:
         load = sources.engine.load
         recorder, figures, admission = sources.recorder, sources.figures, sources.admission
         connections = sources.edge.connections()
-        return metrics.Facts(
+        return Facts(
             model=sources.metrics.model,
             version=self.identity.version,
             ttft=_quantiles(figures.ttft(now_s=now_s)),
@@ -179,9 +180,9 @@ class Status:
             loop_lag_s=sources.lag.worst_s,
         )
 
-    def _objectives(self, now_s: float) -> tuple[metrics.Objective, ...]:
+    def _objectives(self, now_s: float) -> tuple[Objective, ...]:
         return tuple(
-            metrics.Objective(
+            Objective(
                 name=verdict.objective,
                 state=str(verdict.state),
                 evidence_nats=verdict.evidence_nats,
@@ -193,9 +194,9 @@ class Status:
             for verdict in self._sources.monitor.verdicts(now_s=now_s)
         )
 
-    def _rollouts(self) -> tuple[metrics.Rollout, ...]:
+    def _rollouts(self) -> tuple[Rollout, ...]:
         return tuple(
-            metrics.Rollout(
+            Rollout(
                 feature=str(row["feature"]),
                 percentage=float(str(row["percentage"])),
                 phase=str(row["phase"] or DIRECT),
@@ -208,5 +209,5 @@ class Status:
 
 def _quantiles(window: qos_figures.Quantiles | None) -> Quantiles:
     if window is None:
-        return metrics.Quantiles(p50_s=math.nan, p95_s=math.nan, p99_s=math.nan, count=0)
-    return metrics.Quantiles(p50_s=window.p50, p95_s=window.p95, p99_s=window.p99, count=round(window.count))
+        return Quantiles(p50_s=math.nan, p95_s=math.nan, p99_s=math.nan, count=0)
+    return Quantiles(p50_s=window.p50, p95_s=window.p95, p99_s=window.p99, count=round(window.count))

@@ -80,7 +80,7 @@ def with_free_ports(
 
 def free_port(host: str, first: int, taken: set[int]) -> int:
     """Return the first port from `first` on that nobody listens on; 0 stays 0, the system chooses."""
-    for port in range(first, first + 100):
+    for port in range(first, first + 100) if first else ():
         if port in taken:
             continue
         with socket.socket() as probe:

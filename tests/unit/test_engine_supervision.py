@@ -1,0 +1,93 @@
+"""Pins when a host counts as frozen, and how long a dead one waits for its successor."""
+
+from __future__ import annotations
+
+from wicketgate.engine.supervision import FreezeWatch, RestartParams, Restarts
+
+
+def watch(*, floor_s: float = 2.0, full_chunk_s: float = 0.01) -> FreezeWatch:
+    return FreezeWatch(floor_s=floor_s, full_chunk_s=full_chunk_s, tick_s=0.25)
+
+
+def ticks_until_frozen(watched: FreezeWatch, *, most: int = 10_000) -> int:
+    return next(count for count in range(1, most) if watched.tick(0.25))
+
+
+def test_the_pause_doubles_with_each_death_of_the_last_minute_up_to_its_bound() -> None:
+    restarts = Restarts(RestartParams(backoff_initial_s=0.2, backoff_max_s=1.0))
+
+    pauses = [restarts.died(was_ready=True, now_s=float(second)) for second in range(5)]
+
+    assert pauses == [0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_a_quiet_minute_is_forgotten() -> None:
+    restarts = Restarts(RestartParams(backoff_initial_s=0.2))
+    restarts.died(was_ready=True, now_s=0.0)
+    restarts.died(was_ready=True, now_s=1.0)
+
+    assert restarts.died(was_ready=True, now_s=61.0) == 0.2
+
+
+def test_too_many_deaths_in_a_minute_are_enough() -> None:
+    restarts = Restarts(RestartParams(max_deaths_per_minute=3))
+
+    outcomes = [restarts.died(was_ready=True, now_s=0.0) for _ in range(4)]
+
+    assert [outcome is None for outcome in outcomes] == [False, False, False, True]
+
+
+def test_hosts_that_never_become_ready_are_given_up_soon() -> None:
+    restarts = Restarts(RestartParams(max_failed_starts=3))
+
+    outcomes = [restarts.died(was_ready=False, now_s=second * 100.0) for second in range(3)]
+
+    assert [outcome is None for outcome in outcomes] == [False, False, True]
+
+
+def test_a_host_that_became_ready_clears_the_failed_starts() -> None:
+    restarts = Restarts(RestartParams(max_failed_starts=2))
+    restarts.died(was_ready=False, now_s=0.0)
+    restarts.became_ready()
+
+    assert restarts.died(was_ready=False, now_s=100.0) is not None
+
+
+def test_a_silent_host_is_frozen_after_the_floor() -> None:
+    watched = watch(floor_s=2.0)
+    watched.tick(0.25)
+
+    assert ticks_until_frozen(watched) == 9
+    assert watched.silence_s == 2.25
+
+
+def test_a_host_that_speaks_is_never_frozen() -> None:
+    watched = watch()
+
+    for _ in range(1000):
+        watched.heard()
+        assert not watched.tick(0.25)
+
+
+def test_a_host_of_long_steps_may_be_silent_for_ten_of_them() -> None:
+    watched = watch(floor_s=2.0)
+    watched.stepped(1.0)
+
+    assert watched.limit_s == 10.0
+
+
+def test_long_steps_are_forgotten_but_never_the_warm_up() -> None:
+    watched = watch(floor_s=0.5, full_chunk_s=0.2)
+    watched.stepped(1.0)
+    for _ in range(1000):
+        watched.stepped(0.001)
+
+    assert watched.limit_s == 2.0
+
+
+def test_a_watcher_that_was_held_up_does_not_take_its_own_absence_for_the_hosts() -> None:
+    watched = watch(floor_s=2.0)
+    watched.tick(0.25)
+
+    assert not watched.tick(3600.0)
+    assert watched.silence_s == 0.5
