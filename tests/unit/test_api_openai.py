@@ -420,6 +420,13 @@ async def test_a_client_that_leaves_cancels_its_generation(stream):
     assert answers.opened[0].cancelled.is_set()
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_regular_end_is_not_taken_for_a_client_that_leaves(stream):
+    reply = await chat(stream=stream)
+
+    assert reply.is_whole
+
+
 async def test_a_client_that_leaves_while_it_waits_gives_up_its_place_and_hears_nothing():
     answers = FakeAnswers(is_full=True)
     client = Client(make_app(answers))

@@ -26,11 +26,13 @@ class GatedEngine:
     def __init__(self, client: EngineClient, *, clock: Callable[[], float]) -> None:
         self._client = client
         self._clock = clock
-        self._down_since_s = clock()
+        self._down_since_s: float | None = None
 
     def note(self, state: EngineState) -> None:
-        """Remember since when the host has been down."""
-        if state is not EngineState.READY and self._client.state is state:
+        """Remember since when there has been no host that is ready."""
+        if state is EngineState.READY:
+            self._down_since_s = None
+        elif self._down_since_s is None:
             self._down_since_s = self._clock()
 
     def unavailable(self) -> UnavailableError | None:
@@ -38,22 +40,28 @@ class GatedEngine:
         match self._client.state:
             case EngineState.READY:
                 return None
-            case EngineState.RESTARTING if self._clock() - self._down_since_s < RESTART_GRACE_S:
+            case EngineState.RESTARTING if self._down_s() < RESTART_GRACE_S:
                 return None
             case EngineState.RESTARTING:
                 return UnavailableError(
-                    "the engine is being restarted; try again in 2 s",
+                    f"the engine is being restarted; try again in {RETRY_AFTER_S:g} s",
                     code="engine_restarting",
-                    retry_after_s=2,
+                    retry_after_s=RETRY_AFTER_S,
                 )
             case EngineState.STARTING:
-                return UnavailableError("the model is being loaded; try again in 2 s", retry_after_s=2)
+                return UnavailableError(
+                    f"the model is being loaded; try again in {RETRY_AFTER_S:g} s",
+                    retry_after_s=RETRY_AFTER_S,
+                )
             case EngineState.FAILED:
                 return UnavailableError(
                     f"the engine does not run: {self._client.last_exit}", code="engine_down"
                 )
             case EngineState.STOPPED:
                 return UnavailableError("the server is stopping", code="draining")
+
+    def _down_s(self) -> float:
+        return 0.0 if self._down_since_s is None else self._clock() - self._down_since_s
 
     @property
     def context_tokens(self) -> int:
