@@ -47,13 +47,18 @@ class FakeAnswer:
     pause_s: float = 0.0
     flags: tuple[str, ...] = ()
     given: int = 0
+    due_s: float | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def next(self) -> TextChunk | Finished:
         item = self.items[self.given]
         if item is None:
             await asyncio.get_running_loop().create_future()
-        await asyncio.sleep(self.pause_s)
+        # Being cancelled while it waits loses nothing: the item is due when it was due before.
+        now_s = asyncio.get_running_loop().time()
+        self.due_s = self.due_s or now_s + self.pause_s
+        await asyncio.sleep(self.due_s - now_s)
+        self.due_s = None
         self.given += 1
         return item
 
@@ -116,6 +121,8 @@ class Reply:
     status: int
     headers: dict[str, str]
     parts: list[bytes]
+    is_whole: bool = False
+    """The last send has returned."""
 
     @property
     def json(self) -> Any:
@@ -152,7 +159,7 @@ class Client:
         headers: dict[str, str] | None = None,
         parts: list[bytes] | None = None,
     ) -> Reply:
-        """Send a request; `body` bytes go as they are, anything else as JSON; `parts` are the body in parts."""
+        """Send a request: `body` as it is where it is bytes, else as JSON, or in `parts`."""
         if parts is None:
             parts = [body if isinstance(body, bytes) else json.dumps(body).encode()]
         headers = {"content-type": "application/json"} if headers is None else headers
@@ -176,7 +183,10 @@ class Client:
             else:
                 reply.parts.append(message["body"])
                 if not message["more_body"]:
-                    self.gone.set()  # as hypercorn says it at the regular end
+                    self.gone.set()  # hypercorn says so before its last send returns
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+                    reply.is_whole = True
 
         scope = {
             "type": "http",

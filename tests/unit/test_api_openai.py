@@ -466,3 +466,25 @@ async def test_the_models_are_listed_and_shown_by_name():
     assert listed.json["object"] == "list"
     assert listed.json["data"] == [shown.json]
     assert (shown.json["id"], shown.json["object"], shown.json["owned_by"]) == ("demo", "model", "wicketgate")
+
+
+async def test_a_client_that_does_not_read_gets_no_heartbeat_on_top():
+    """A heartbeat held up by a full buffer would never hear that the client has left."""
+    answers = FakeAnswers([*text("a"), finished()])
+    app = make_app(answers, settings=ApiSettings(heartbeat_s=0.01))
+    sending = []
+
+    async def slowly(scope, receive, send):
+        async def slow_send(message):
+            sending.append(message)
+            assert len(sending) == 1
+            await asyncio.sleep(0.05)
+            sending.clear()
+            await send(message)
+
+        await app(scope, receive, slow_send)
+
+    reply = await Client(slowly).ask("/v1/completions", COMPLETION | {"stream": True})
+
+    assert reply.events[-1] == "[DONE]"
+    assert b": ping\n" not in reply.parts

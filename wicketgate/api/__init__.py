@@ -1,0 +1,1 @@
+"""The HTTP face: OpenAI routes, health, the admin application."""
