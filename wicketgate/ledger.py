@@ -193,7 +193,11 @@ class Ledger:
         """Make folder and file for our user only; the write-ahead log takes the file's mode over."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            # Only a new file is opened: closing any descriptor of a database drops all POSIX locks that this
+            # process holds on it, SQLite's own among them, and its watch would miss what others write.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
         except OSError as error:
             raise _unusable(self.path, error) from error
 

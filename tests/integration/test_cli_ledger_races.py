@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,3 +138,28 @@ def test_a_rollback_while_the_watcher_reads_is_never_undone(tmp_path):
 
     board.stop()
     assert seen_on == 0
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from wicketgate.ledger import Ledger
+Ledger(Path(sys.argv[1])).change(["f"], lambda *_: {}, action="x", actor="other", reason="")
+"""
+
+
+def test_a_watch_sees_another_process_write_after_this_one_wrote(tmp_path):
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(path)
+    ledger.change(["f"], lambda *_: {}, action="x", actor="a", reason="")
+    watch = ledger.watch()
+    watch.changed()
+    for _ in range(2):
+        ledger.change(["f"], lambda *_: {}, action="x", actor="a", reason="")
+    watch.changed()
+
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", WRITE, str(path)], check=True, timeout=30)
+
+        assert watch.changed()
+    watch.close()
