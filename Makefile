@@ -14,7 +14,7 @@ help:
 	@echo "make quick   unit and property tests"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make format  rewrite the files as 'make check' wants them"
-	@echo "make docs    regenerate docs/configuration.md and docs/metrics.md from the code"
+	@echo "make docs    regenerate docs/configuration.md from the schema"
 	@echo "make lock    resolve requirements/lock.txt anew"
 
 install: $(STAMP)

@@ -68,6 +68,8 @@ class FakeStream:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self._news.clear()
+        self.finish(FinishReason.CANCELLED)
 
 
 class FakeEngine:

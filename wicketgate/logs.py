@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -32,17 +34,37 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-def set_up(*, level: str, file: Path | None = None) -> logging.Handler:
+REQUESTS = "wicketgate.requests"
+"""Name of the logger that writes one line for each request that ended."""
+
+
+@contextmanager
+def written(*, level: str, file: Path | None = None, requests_file: Path | None = None) -> Iterator[None]:
     """
-    Send this process's logs to a file or to stderr as JSON lines.
+    Write this process's logs as JSON lines while the block runs.
 
     Args:
         level: debug, info, warning or error.
-        file: Appended to when given, created with mode 0600.
-
-    Returns:
-        The handler, so that the caller can remove it at shutdown.
+        file: Where all goes, created with mode 0600; None writes to stderr.
+        requests_file: Where the lines of requests go instead.
     """
+    root, requests = logging.getLogger(), logging.getLogger(REQUESTS)
+    root.setLevel(level.upper())
+    with ExitStack() as stack:
+        stack.enter_context(_handled(root, file))
+        if requests_file is not None:
+            stack.enter_context(_handled(requests, requests_file))
+            requests.propagate = False
+            stack.callback(_propagate, requests)
+        yield
+
+
+def _propagate(logger: logging.Logger) -> None:
+    logger.propagate = True
+
+
+@contextmanager
+def _handled(logger: logging.Logger, file: Path | None) -> Iterator[None]:
     handler: logging.Handler
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
@@ -50,7 +72,9 @@ def set_up(*, level: str, file: Path | None = None) -> logging.Handler:
         file.touch(mode=0o600, exist_ok=True)
         handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(level.upper())
-    return handler
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

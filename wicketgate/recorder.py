@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wicketgate.inference import FinishReason
+from wicketgate.logs import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from wicketgate.inference import Finished, InferenceRequest
     from wicketgate.metrics import Metrics
 
-_log = logging.getLogger("wicketgate.requests")
+_log = logging.getLogger(REQUESTS)
 
 INTERACTIVE = "interactive"
 """The one class of traffic so far."""
@@ -47,6 +48,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepGap:
+    """The time between two tokens of the streams that were in two successive steps."""
+
+    gap_s: float
+    streams: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sink:
     """Where facts go."""
 
@@ -64,6 +73,7 @@ class Recorder:
         self._features = tuple(features)
         self._live: dict[str, Record] = {}
         self._gap_steps = 0
+        self._last_step: tuple[float, int] | None = None
         self.itl_sample_rate = 1
         """One step in this many feeds the objectives on gaps, with its weight."""
         self.log_requests = True
@@ -135,25 +145,37 @@ class Recorder:
                 self.hits += 1
                 metrics.pipeline_hits += 1
 
-    def step(self, *, tokens: int, gap_s: float | None, streams: int) -> None:
+    def step(self, *, at_s: float, tokens: int, rows: int) -> StepGap | None:
         """
-        One engine step brought tokens.
+        One engine step ended.
 
         Args:
-            tokens: How many in all.
-            gap_s: Time since the step before, in seconds; None when no stream spans the two.
-            streams: How many streams saw that gap.
+            at_s: When its tokens were known.
+            tokens: How many it brought.
+            rows: Streams that go on decoding after it.
+
+        Returns:
+            The gap between this step's tokens and the last one's; None when no stream saw both.
         """
+        last, self._last_step = self._last_step, (at_s, rows)
+        if tokens == 0:
+            return None
         now_s = self._clock()
         self._sink.figures.generated(tokens=tokens, now_s=now_s)
         self._sink.monitor.generated(tokens=tokens)
-        if gap_s is None or streams == 0:
-            return
+        if last is None or last[1] == 0:
+            return None
+        gap_s, streams = at_s - last[0], min(last[1], tokens)
         self._sink.metrics.gaps.observe(gap_s, streams=streams)
         self._sink.figures.step(gap_s=gap_s, streams=streams, now_s=now_s)
         self._gap_steps += 1
         if self._gap_steps % self.itl_sample_rate == 0:
             self._sink.monitor.step(gap_s=gap_s, streams=streams * self.itl_sample_rate, now_s=now_s)
+        return StepGap(gap_s=gap_s, streams=streams)
+
+    def engine_lost(self) -> None:
+        """The next step is another host's: no gap spans the two."""
+        self._last_step = None
 
     def refused(self, record: Record, *, status: int, code: str) -> None:
         """Admission said no; not an error, and no sample of latency."""

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
-import socket
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -25,20 +23,20 @@ from governor.limit import Limit
 from qos.figures import Figures
 from qos.policy import Monitor, Violation
 from qos.window import WindowParams
-from transport.server import EdgeServer, ServerParams
 from wicketgate import parameters
-from wicketgate.api.admin import Guard, create_admin_app, metrics_route
-from wicketgate.api.endpoint import Edge
+from wicketgate.api.admin import create_admin_app, metrics_route
+from wicketgate.api.endpoint import Edge, new_id
 from wicketgate.api.health import Health, health_routes
 from wicketgate.api.keys import Keys, require_keys
 from wicketgate.api.openai import create_app
 from wicketgate.api.openai_requests import ModelCard
 from wicketgate.config import ConfigurationFaultsError
-from wicketgate.config_fields import is_loopback, split_bind
+from wicketgate.config_fields import split_bind
 from wicketgate.engine.client import EngineClient, EngineState
-from wicketgate.errors import ExitCode
+from wicketgate.errors import ExitCode, UnavailableError
 from wicketgate.flags import FlagBoard
 from wicketgate.ledger import Ledger
+from wicketgate.listeners import Listeners
 from wicketgate.loops import LoopLag, drive, every
 from wicketgate.metrics import Metrics
 from wicketgate.pipeline.dispatch import Dispatcher, Parts
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
 
     from governor.limit import LimitChanged
     from qos.policy import Recovery
+    from transport.server import Connections
     from wicketgate.api.endpoint import ApiSettings
     from wicketgate.config import RuntimeConfig, Watcher
     from wicketgate.engine.wire import Ready, Step
@@ -70,8 +69,6 @@ log = logging.getLogger(__name__)
 
 CONFIG_POLL_S = 0.1
 """How often the configuration file is looked at."""
-START_ATTEMPTS = 3
-"""So many hosts may fail to start before the gateway gives up."""
 
 
 class Runtime:
@@ -107,7 +104,6 @@ class Runtime:
         self._hurry = asyncio.Event()
         self._has_started = False
         self._tasks = asyncio.TaskGroup()
-        self._last_step: tuple[float, int] | None = None
         self._began_unix_s = int(time.time())
         self._build_cores()
         self._build_engine()
@@ -128,12 +124,8 @@ class Runtime:
         self._metrics = Metrics(registry, model=self.model, features=features)
         self._figures = Figures(WindowParams(), now_s=now_s)
         self._monitor = Monitor(config.qos.params(), now_s=now_s)
-        self._sink = Sink(
-            figures=self._figures,
-            monitor=self._monitor,
-            metrics=self._metrics,
-        )
-        self._recorder = Recorder(self._sink, clock=self._clock, features=features)
+        sink = Sink(figures=self._figures, monitor=self._monitor, metrics=self._metrics)
+        self._recorder = Recorder(sink, clock=self._clock, features=features)
         self._limit = Limit(config.governor.limit_params(), now_s=now_s)
         self._admission = Admission(config.governor.admission_params(), now_s=now_s)
         self._admission.set_limit(self._limit.value)
@@ -172,31 +164,19 @@ class Runtime:
         config = self.config
         file = config.security.api_keys_file
         keys = None if file is None else Keys.load(file)
-        require_keys(split_bind(config.server.bind)[0], keys, key="server.bind")
-        require_keys(split_bind(config.admin.bind)[0], keys, key="admin.bind")
-        self._edge = EdgeServer(
-            self._api(keys), params=parameters.api_listener(config), accepts_h2=self._flags.accepts_h2
-        )
+        for key, bind in (("server.bind", config.server.bind), ("admin.bind", config.admin.bind)):
+            require_keys(split_bind(bind)[0], keys, key=key)
         self._status = Status(self._sources(), self._identity())
         self._metrics.read(self._status.facts)
         probes = health_routes(Edge(settings=self._api_settings, new_id=new_id), self._health)
-        guard = Guard(
-            token=self._state.admin_token(),
-            hosts=lambda: frozenset(
-                {split_bind(config.admin.bind)[0], socket.gethostname(), *self.config.admin.allowed_hosts}
-            ),
-            reads_need_token=not is_loopback(split_bind(config.admin.bind)[0]),
+        self._listeners = Listeners(
+            config,
+            api=self._api(keys),
+            admin=lambda guard: create_admin_app(self._status, health_routes=probes, guard=guard),
+            state=self._state,
             keys=keys,
-        )
-        self._admin = EdgeServer(
-            create_admin_app(self._status, health_routes=probes, guard=guard),
-            params=parameters.admin_listener(config),
-            accepts_h2=lambda _: True,
-        )
-        self._control = EdgeServer(
-            create_admin_app(self._status, health_routes=probes, guard=None),
-            params=ServerParams(unix_path=self._state.control_socket),
-            accepts_h2=lambda _: True,
+            allowed_hosts=lambda: self.config.admin.allowed_hosts,
+            accepts_h2=self._flags.accepts_h2,
         )
 
     def _api(self, keys: Keys | None) -> ASGIApp:
@@ -223,11 +203,14 @@ class Runtime:
             limit=self._limit,
             flags=self._flags,
             engine=self._engine,
-            edge=self._edge,
+            connections=self._connections,
             metrics=self._metrics,
             lag=self._lag,
             clock=self._clock,
         )
+
+    def _connections(self) -> Connections:
+        return self._listeners.connections()
 
     def _identity(self) -> Identity:
         return Identity(
@@ -251,11 +234,13 @@ class Runtime:
             UnavailableError: the model could not be loaded.
         """
         raise_open_files_limit()
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self.stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop = asyncio.get_running_loop()
+        work = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop, signal.SIGHUP: self._reload}
+        for number, act in work.items():
+            loop.add_signal_handler(number, act)
         self._flags.start()
+        failure: Exception | None = None
+        drained = False
         try:
             async with self._tasks:
                 timers = self._start_timers()
@@ -268,20 +253,21 @@ class Runtime:
                 for timer in timers:
                     timer.cancel()
                 await engine
-            return ExitCode.DONE if drained else ExitCode.TIMED_OUT
+        except* UnavailableError as failures:
+            failure = failures.exceptions[0]
         finally:
+            await self._listeners.close()
             self._flags.stop()
             self._text.close()
+        if failure is not None:
+            raise failure
+        return ExitCode.DONE if drained else ExitCode.TIMED_OUT
 
     def stop(self) -> None:
         """Drain and end; called again, end at once."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
-
-    def stop_from_thread(self) -> None:
-        """Stop, called from a thread that is not the event loop's."""
-        self._loop.call_soon_threadsafe(self.stop)
 
     def _start_timers(self) -> list[asyncio.Task[None]]:
         work = [
@@ -294,14 +280,12 @@ class Runtime:
         return [self._tasks.create_task(each) for each in work]
 
     async def _listen(self) -> None:
-        self.api_url = _url(await self._edge.start(), tls=self.config.server.tls_certificate is not None)
-        self.admin_url = _url(await self._admin.start(), tls=False)
-        await self._control.start()
+        self.api_url, self.admin_url = await self._listeners.start()
         self._status.identity = replace(self._status.identity, api=self.api_url, admin=self.admin_url)
         log.info("listening", extra={"api": self.api_url, "admin": self.admin_url})
 
     async def _announce(self) -> None:
-        await self._engine.wait_ready(START_ATTEMPTS * self.config.engine.start_timeout_s)
+        await self._engine.wait_ready(86_400)  # the client itself gives up on hosts that cannot start
         self._has_started = True
         if self._on_ready is not None:
             self._on_ready(self)
@@ -311,18 +295,9 @@ class Runtime:
         log.info("draining", extra={"in_flight": self._admission.in_flight})
         self._status.draining = True
         self._admission.drain()
-        draining = self._tasks.create_task(self._edge.drain(self.config.server.drain_timeout_s))
-        hurry = self._tasks.create_task(self._hurry.wait())
-        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
-        drained = draining.done() and draining.result()
-        draining.cancel()
-        hurry.cancel()
+        drained = await self._listeners.drain(timeout_s=self.config.server.drain_timeout_s, hurry=self._hurry)
         await self._engine.stop()
-        for server in (self._edge, self._admin, self._control):
-            await server.close()
         return drained
-
-    # What the demo shows
 
     @property
     def engine_facts(self) -> Ready:
@@ -333,7 +308,7 @@ class Runtime:
     @property
     def api_address(self) -> tuple[str, int]:
         """Where clients connect to, as bound."""
-        return split_bind(self.config.server.bind)[0], self._edge.port
+        return split_bind(self.config.server.bind)[0], self._listeners.api_port
 
     # Facts in
 
@@ -341,18 +316,11 @@ class Runtime:
         return self._flags.assign(request.key, client=request.client, connection=request.connection)
 
     def _stepped(self, step: Step) -> None:
-        """Fan one engine step out: to the governor, the recorder and the warmer."""
-        gap_s, streams = None, 0
-        if self._last_step is not None and step.tokens:
-            last_s, rows = self._last_step
-            streams = min(rows, len(step.tokens))
-            if streams:
-                gap_s = step.at_s - last_s
-                self._limit.observe_load(in_flight=self._admission.in_flight, queued=self._admission.queued)
-                self._limit.observe_step(gap_s=gap_s, streams=streams, now_s=self._clock())
-        self._last_step = (step.at_s, step.load.rows)
-        if step.tokens:
-            self._recorder.step(tokens=len(step.tokens), gap_s=gap_s, streams=streams)
+        """Fan one engine step out: to the recorder, the governor and the warmer."""
+        seen = self._recorder.step(at_s=step.at_s, tokens=len(step.tokens), rows=step.load.rows)
+        if seen is not None:
+            self._limit.observe_load(in_flight=self._admission.in_flight, queued=self._admission.queued)
+            self._limit.observe_step(gap_s=seen.gap_s, streams=seen.streams, now_s=self._clock())
         if step.kept or step.evicted or step.warmed:
             self._warmer.news(kept=step.kept, evicted=step.evicted, warmed=step.warmed)
 
@@ -360,7 +328,7 @@ class Runtime:
         log.info("engine_state_changed", extra={"state": str(state), "reason": reason})
         self._gate.note(state)
         if state is not EngineState.READY:
-            self._last_step = None
+            self._recorder.engine_lost()
             self._warmer.engine_lost()
 
     # Events out
@@ -430,12 +398,3 @@ class Runtime:
             engine_is_ready=self._engine.state is EngineState.READY,
             is_draining=self._status.draining,
         )
-
-
-def new_id() -> str:
-    """Return the id of a request: 128 random bits."""
-    return f"req_{secrets.token_hex(16)}"
-
-
-def _url(address: str, *, tls: bool) -> str:
-    return f"{'https' if tls else 'http'}://{address}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from governor.limit import Limit
     from qos import figures as qos_figures
     from qos.policy import Monitor
-    from transport.server import EdgeServer
+    from transport.server import Connections
     from wicketgate.engine.client import EngineClient
     from wicketgate.flags import FlagBoard
     from wicketgate.loops import LoopLag
@@ -49,7 +49,7 @@ class Sources:
     limit: Limit
     flags: FlagBoard
     engine: EngineClient
-    edge: EdgeServer
+    connections: Callable[[], Connections]
     metrics: Metrics
     lag: LoopLag
     clock: Callable[[], float]
@@ -112,7 +112,9 @@ class Status:
         return {
             "schema": "wicketgate.rollback/1",
             "ok": True,
-            "features": [{**asdict(row), "in_flight_on": in_flight.get(row.feature, 0)} for row in done.features],
+            "features": [
+                {**asdict(row), "in_flight_on": in_flight.get(row.feature, 0)} for row in done.features
+            ],
             "flip_s": done.flip_s,
             "durable_s": done.durable_s,
         }
@@ -147,7 +149,7 @@ class Status:
         now_s = sources.clock()
         load = sources.engine.load
         recorder, figures, admission = sources.recorder, sources.figures, sources.admission
-        connections = sources.edge.connections()
+        connections = sources.connections()
         return Facts(
             model=sources.metrics.model,
             version=self.identity.version,

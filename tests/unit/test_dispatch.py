@@ -277,8 +277,8 @@ async def test_a_stop_text_ends_the_engines_work_and_the_count_of_tokens() -> No
 
 async def test_an_answer_that_takes_too_long_ends_with_a_deadline_error() -> None:
     house = build()
-    answer = await house.dispatcher.open(request())
     house.clock.advance(60.0)
+    answer = await house.dispatcher.open(request())
 
     _, finished = await read(answer)
 

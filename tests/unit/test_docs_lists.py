@@ -77,7 +77,7 @@ def page_of_metrics() -> str:
 
 
 def metrics_in_the_code() -> dict[str, tuple[str, set[str]]]:
-    """Return type and labels by name, as they stand on the page; without the _created gauges."""
+    """Return type and labels by name, as they stand on the page."""
     page = page_of_metrics()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     labels: dict[str, set[str]] = {name: set() for name in types}
@@ -86,11 +86,7 @@ def metrics_in_the_code() -> dict[str, tuple[str, set[str]]]:
             own = re.sub(r"_(bucket|sum|count)$", "", sample.name)
             name = sample.name if sample.name in types else own
             labels[name] |= set(sample.labels) - {"le", "quantile"}
-    return {
-        name: (kind.replace("unknown", "untyped"), labels[name])
-        for name, kind in types.items()
-        if not name.endswith("_created")
-    }
+    return {name: (kind, labels[name]) for name, kind in types.items()}
 
 
 def test_troubleshooting_lists_every_code_of_an_answer() -> None:

@@ -35,12 +35,31 @@ def test_an_exception_is_in_its_line() -> None:
 
 def test_a_file_is_private_and_gets_the_lines(tmp_path: Path) -> None:
     file = tmp_path / "wicketgate.log"
-    handler = logs.set_up(level="info", file=file)
-    try:
+
+    with logs.written(level="info", file=file):
         logging.getLogger("some").info("started", extra={"port": 1})
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
     assert json.loads(file.read_text())["port"] == 1
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_of_requests_go_to_their_own_file(tmp_path: Path) -> None:
+    file, requests = tmp_path / "all.log", tmp_path / "requests.log"
+
+    with logs.written(level="info", file=file, requests_file=requests):
+        logging.getLogger("some").info("started")
+        logging.getLogger(logs.REQUESTS).info("request")
+
+    assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == ["started"]
+    assert [json.loads(line)["event"] for line in requests.read_text().splitlines()] == ["request"]
+
+
+def test_after_the_block_nothing_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "all.log"
+    with logs.written(level="info", file=file, requests_file=tmp_path / "requests.log"):
+        pass
+
+    logging.getLogger(logs.REQUESTS).warning("late")
+
+    assert file.read_text() == ""
+    assert logging.getLogger(logs.REQUESTS).propagate

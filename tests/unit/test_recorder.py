@@ -187,33 +187,49 @@ def test_an_invalid_request_is_neither_served_nor_failed() -> None:
     assert desk.figures.error_ratio(now_s=desk.clock()) is None
 
 
-def test_a_step_is_weighted_by_its_streams() -> None:
+def test_a_gap_is_weighted_by_the_streams_that_saw_it() -> None:
     desk = Desk()
+    desk.recorder.step(at_s=1.0, tokens=30, rows=32)
 
-    desk.recorder.step(tokens=32, gap_s=0.02, streams=32)
+    gap = desk.recorder.step(at_s=1.02, tokens=35, rows=35)
 
-    page = desk.metrics.render().decode()
+    assert gap is not None
+    assert (gap.gap_s, gap.streams) == (pytest.approx(0.02), 32)
     assert desk.metrics.gaps.sum_s == pytest.approx(0.64)
     assert sum(desk.metrics.gaps.counts) == 32
-    assert page
     assert desk.judged("itl") == 32
 
 
-def test_a_step_that_no_stream_spans_is_no_gap() -> None:
+def test_a_step_after_an_empty_batch_is_no_gap() -> None:
     desk = Desk()
+    desk.recorder.step(at_s=1.0, tokens=1, rows=0)
 
-    desk.recorder.step(tokens=1, gap_s=None, streams=0)
-
+    assert desk.recorder.step(at_s=9.0, tokens=1, rows=1) is None
     assert desk.figures.itl(now_s=desk.clock()) is None
     assert desk.figures.throughput_tps(now_s=desk.clock()) > 0
+
+
+def test_a_step_without_tokens_is_no_gap() -> None:
+    desk = Desk()
+    desk.recorder.step(at_s=1.0, tokens=1, rows=1)
+
+    assert desk.recorder.step(at_s=1.1, tokens=0, rows=1) is None
+
+
+def test_no_gap_spans_two_hosts() -> None:
+    desk = Desk()
+    desk.recorder.step(at_s=1.0, tokens=4, rows=4)
+    desk.recorder.engine_lost()
+
+    assert desk.recorder.step(at_s=3.0, tokens=4, rows=4) is None
 
 
 def test_sampling_judges_one_step_in_n_with_its_weight() -> None:
     desk = Desk()
     desk.recorder.itl_sample_rate = 10
 
-    for _ in range(20):
-        desk.recorder.step(tokens=4, gap_s=0.02, streams=4)
+    for number in range(21):
+        desk.recorder.step(at_s=number * 0.02, tokens=4, rows=4)
 
     assert desk.judged("itl") == 80
     assert sum(desk.metrics.gaps.counts) == 80

@@ -61,7 +61,8 @@ class Command:
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=79),
             allow_abbrev=False,
         )
-        parser.color = False  # Python 3.14 would colour help by rules of its own
+        # Python 3.14 would colour help by rules of its own.
+        parser.color = False  # type: ignore[attr-defined]  # unknown to 3.11
         for add in self.options:
             add(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object, on failure too")

@@ -6,11 +6,11 @@ import errno
 import http.client
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,15 +49,11 @@ def run(args: argparse.Namespace) -> int:
     config = config.model_copy(update={"state_dir": state_dir})
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = state_dir / "demo.log"
-    handler = logs.set_up(level=config.logs.level, file=log_file)
     screen = Screen(config, log_file=log_file, check=args.check, notes=notes)
     screen.begin()
-    try:
+    with logs.written(level=config.logs.level, file=log_file):
         code = serve(config, watcher=watcher, on_ready=screen.ready, fresh_ledger=True)
-        return screen.check_code or code
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+    return screen.check_code or code
 
 
 def with_free_ports(
@@ -145,7 +141,7 @@ class Screen:
         self._print_rest(runtime, commands)
         if self._check:
             self.check_code = run_checks(commands)
-            runtime.stop_from_thread()
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _commands(self, runtime: Runtime) -> list[str]:
         program = command_name()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -35,12 +34,8 @@ def run(args: argparse.Namespace) -> int:
     config = overridden(load(file), args)
     for warning in config.warnings:
         print(warning.render(), file=sys.stderr)
-    handler = logs.set_up(level=config.logs.level, file=config.logs.requests_file)
-    try:
+    with logs.written(level=config.logs.level, requests_file=config.logs.requests_file):
         return serve(config, watcher=watcher, on_ready=_say_ready)
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 def config_file(option: str | None) -> Path | None:

@@ -1,0 +1,104 @@
+"""The three listeners: clients on TCP, operators on TCP, and this machine's user on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from transport.server import EdgeServer, ServerParams
+from wicketgate import parameters
+from wicketgate.api.admin import Guard
+from wicketgate.config_fields import is_loopback, split_bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp
+
+    from transport.server import Connections
+    from wicketgate.api.keys import Keys
+    from wicketgate.config import RuntimeConfig
+    from wicketgate.state_folder import StateFolder
+
+
+class Listeners:
+    """
+    Opens, drains and closes them together.
+
+    Args:
+        config: Where to listen.
+        api: The clients' application.
+        admin: Makes the operators' application; without a guard for the Unix socket.
+        state: Holds the token and the socket.
+        keys: An admin key does as well as the token.
+        allowed_hosts: Names that a Host header may carry besides this machine's own.
+        accepts_h2: May the connection from this peer speak HTTP/2?
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        *,
+        api: ASGIApp,
+        admin: Callable[[Guard | None], ASGIApp],
+        state: StateFolder,
+        keys: Keys | None,
+        allowed_hosts: Callable[[], tuple[str, ...]],
+        accepts_h2: Callable[[str], bool],
+    ) -> None:
+        host = split_bind(config.admin.bind)[0]
+        guard = Guard(
+            token=state.admin_token(),
+            hosts=lambda: frozenset({host, socket.gethostname(), *allowed_hosts()}),
+            reads_need_token=not is_loopback(host),
+            keys=keys,
+        )
+        unix = ServerParams(unix_path=state.control_socket)
+        self._tls = config.server.tls_certificate is not None
+        self._api = EdgeServer(api, params=parameters.api_listener(config), accepts_h2=accepts_h2)
+        # HTTP/1.1 only: it answers before it has read a body, which hypercorn's HTTP/2 does not survive.
+        self._admin = EdgeServer(
+            admin(guard), params=parameters.admin_listener(config), accepts_h2=lambda _: False
+        )
+        self._control = EdgeServer(admin(None), params=unix, accepts_h2=lambda _: False)
+
+    @property
+    def api_port(self) -> int:
+        """The clients' port, as bound."""
+        return self._api.port
+
+    def connections(self) -> Connections:
+        """Count the clients' connections."""
+        return self._api.connections()
+
+    async def start(self) -> tuple[str, str]:
+        """
+        Listen.
+
+        Returns:
+            The URLs of the API and of the admin listener.
+
+        Raises:
+            OSError: an address cannot be used; says which.
+        """
+        api = await self._api.start()
+        admin = await self._admin.start()
+        await self._control.start()
+        return f"{'https' if self._tls else 'http'}://{api}", f"http://{admin}"
+
+    async def drain(self, *, timeout_s: float, hurry: asyncio.Event) -> bool:
+        """Take no more clients and wait for their streams; returns whether all ended before time or hurry."""
+        draining = asyncio.ensure_future(self._api.drain(timeout_s))
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+            return draining.done() and draining.result()
+        finally:
+            draining.cancel()
+            hurried.cancel()
+
+    async def close(self) -> None:
+        """End everything that is still open."""
+        for server in (self._api, self._admin, self._control):
+            await server.close()
