@@ -16,6 +16,8 @@ PROTOCOL_VERSION: Final = 1
 """Sent in Ready; a gateway refuses a host of another version."""
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """A longer message is a broken peer."""
+SOCKET_BUFFER_BYTES: Final = 1024 * 1024
+"""Of both ends, both ways; macOS would give 8 KiB."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -133,9 +135,9 @@ class Done(msgspec.Struct, array_like=True, frozen=True):
 
     id: int
     reason: str
-    """stop, length, cancelled or error."""
+    """stop, length, cancelled, refused (it can never run as it stands) or error (the engine failed)."""
     message: str | None = None
-    """For error: what happened, without prompt text."""
+    """For refused and error: what is wrong, without prompt text."""
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True):

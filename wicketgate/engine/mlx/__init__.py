@@ -1,0 +1,1 @@
+"""The one folder that imports mlx and mlx_lm."""
