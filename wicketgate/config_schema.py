@@ -109,23 +109,19 @@ class ModelEntry(Section):
 
 
 class SimulatedSection(Section):
-    """The engine without a model."""
+    """The engine that only imitates timing; texts come from the model's tokenizer all the same."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 1
     """Seed of its service times and tokens."""
     speed_ratio: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How many times as fast as the machine that it imitates."""
-    vocabulary_size: Annotated[int, Field(ge=256, le=1_000_000)] = 32_000
-    """Number of token ids."""
-    context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] = 8192
-    """Longest prompt and answer together."""
 
 
 class EngineSection(Section):
     """The engine host, the process that runs the model."""
 
     kind: Literal["mlx", "simulated"] = "mlx"
-    """The real engine, or a simulation of its timing that needs no model."""
+    """The real engine, or a simulation of its timing that computes nothing."""
     blas: Literal["auto", "off"] = "auto"
     """On Linux, preload OpenBLAS where it is found and works; never on macOS."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 128

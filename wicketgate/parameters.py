@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from transport.server import ServerParams
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.config_fields import split_bind
 from wicketgate.engine.client import EngineParams
+from wicketgate.engine.plant import PlantParams
 from wicketgate.engine.supervision import RestartParams
 from wicketgate.engine.wire import HostOptions
 from wicketgate.pipeline.queue import QueueParams
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
     from wicketgate.config import RuntimeConfig
 
 
-def engine_params(config: RuntimeConfig, model: Path) -> EngineParams:
-    """Return how the engine host is started and watched."""
+def engine_params(config: RuntimeConfig, model: Path, *, vocabulary_size: int) -> EngineParams:
+    """
+    Return how the engine host is started and watched.
+
+    Args:
+        config: The whole configuration.
+        model: The model's folder.
+        vocabulary_size: Token ids that its tokenizer knows; the simulated engine draws from them.
+    """
     engine = config.engine
     simulated = engine.simulated
     return EngineParams(
@@ -33,6 +42,8 @@ def engine_params(config: RuntimeConfig, model: Path) -> EngineParams:
             prefix_cache_bytes=engine.prefix_cache_bytes,
             context_tokens=engine.context_tokens,
             seed=simulated.seed,
+            vocabulary_size=vocabulary_size,
+            plant=_plant(simulated.speed_ratio),
         ),
         start_timeout_s=engine.start_timeout_s,
         freeze_floor_s=engine_silence_s() if engine.freeze_floor_s is None else engine.freeze_floor_s,
@@ -44,6 +55,12 @@ def engine_params(config: RuntimeConfig, model: Path) -> EngineParams:
         max_deaths_per_stream=engine.max_deaths_per_stream,
         blas=engine.blas,
     )
+
+
+def _plant(speed_ratio: float) -> dict[str, float]:
+    """Return the simulated engine's costs on a machine so many times as fast as the one it imitates."""
+    usual = asdict(PlantParams())
+    return {name: cost / speed_ratio for name, cost in usual.items() if name.endswith("_ms")}
 
 
 def queue_params(config: RuntimeConfig) -> QueueParams:

@@ -133,14 +133,14 @@ class Runtime:
 
     def _build_engine(self) -> None:
         config = self.config
+        self._text = TextModel.load(self._folder)
         self._engine = EngineClient(
-            parameters.engine_params(config, self._folder),
+            parameters.engine_params(config, self._folder, vocabulary_size=self._text.vocabulary_tokens),
             on_step=self._stepped,
             on_state=self._engine_moved,
             clock=self._clock,
         )
         self._gate = GatedEngine(self._engine, clock=self._clock)
-        self._text = TextModel.load(self._folder)
         self._warmer = Warmer(
             parameters.warm_params(config),
             text=self._text,
