@@ -259,6 +259,7 @@ async def test_a_draining_server_refuses_with_503() -> None:
         await house.dispatcher.open(request())
 
     assert caught.value.code == "draining"
+    assert (house.count("shed"), house.count("error")) == (1, 0)
 
 
 async def test_a_stop_text_ends_the_engines_work_and_the_count_of_tokens() -> None:

@@ -255,7 +255,7 @@ class Dispatcher:
         if ticket is not None:
             self.release(ticket, Outcome.CANCELLED)
         match error:
-            case OverloadedError():
+            case OverloadedError() | UnavailableError(code="starting" | "draining"):
                 recorder.refused(record, status=error.status, code=error.code)
             case InvalidRequestError():
                 recorder.invalid(record, status=error.status, code=error.code)
