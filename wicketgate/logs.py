@@ -49,8 +49,9 @@ def written(*, level: str, file: Path | None = None, requests_file: Path | None 
         requests_file: Where the lines of requests go instead.
     """
     root, requests = logging.getLogger(), logging.getLogger(REQUESTS)
-    root.setLevel(level.upper())
     with ExitStack() as stack:
+        stack.callback(root.setLevel, root.level)
+        root.setLevel(level.upper())
         stack.enter_context(_handled(root, file))
         if requests_file is not None:
             stack.enter_context(_handled(requests, requests_file))

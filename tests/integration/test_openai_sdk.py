@@ -56,12 +56,15 @@ def test_the_streamed_text_is_the_text_of_the_whole_answer(client: OpenAI) -> No
 def test_usage_is_what_the_tokenizer_counts(client: OpenAI, tokenizer: Tokenizer) -> None:
     prompt = "The iterator protocol consists of two methods"
 
-    answer = client.completions.create(model="demo", prompt=prompt, max_tokens=24, temperature=0)
+    answer = client.completions.create(model="demo", prompt=prompt, max_tokens=24, temperature=0, logprobs=0)
 
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens == len(tokenizer.encode(prompt).ids)
+    assert answer.choices[0].logprobs is not None
+    tokens = answer.choices[0].logprobs.tokens
     ended = answer.choices[0].finish_reason == "stop"
-    assert answer.usage.completion_tokens == len(tokenizer.encode(answer.choices[0].text).ids) + ended
+    assert "".join(tokens) == answer.choices[0].text
+    assert answer.usage.prompt_tokens == len(tokenizer.encode(prompt).ids)
+    assert answer.usage.completion_tokens == len(tokens) + ended
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 

@@ -158,6 +158,18 @@ def test_a_stream_that_the_server_resets_ends_with_its_code(streams: Streams, se
     server.exchange(now_s=4.0)
 
     assert (stream.reset, stream.ended_s, streams.live) == (7, 4.0, 0)
+    assert stream.answer().status == 0
+
+
+def test_a_reset_of_a_stream_given_up_changes_nothing(streams: Streams, server: Server):
+    stream = streams.post(PATH, b"{}")
+    server.exchange()
+    server.connection.reset_stream(stream.id)
+
+    streams.cancel(stream, now_s=1.0)
+    streams.receive(server.connection.data_to_send(), now_s=2.0)
+
+    assert (stream.reset, stream.ended_s) == (None, 1.0)
 
 
 def test_a_ping_is_answered(streams: Streams, server: Server):

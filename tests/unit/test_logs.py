@@ -56,10 +56,12 @@ def test_lines_of_requests_go_to_their_own_file(tmp_path: Path) -> None:
 
 def test_after_the_block_nothing_is_written(tmp_path: Path) -> None:
     file = tmp_path / "all.log"
-    with logs.written(level="info", file=file, requests_file=tmp_path / "requests.log"):
+    level = logging.getLogger().level
+    with logs.written(level="debug", file=file, requests_file=tmp_path / "requests.log"):
         pass
 
     logging.getLogger(logs.REQUESTS).warning("late")
 
     assert file.read_text() == ""
     assert logging.getLogger(logs.REQUESTS).propagate
+    assert logging.getLogger().level == level
