@@ -214,7 +214,7 @@ class EdgeServer:
             return
         try:
             app = cast("AppWrapper", connection)
-            await TCPServer(app, loop, self._config, self._context, {}, reader, writer)
+            await _ClosingServer(app, loop, self._config, self._context, {}, reader, writer)
         except Exception:  # noqa: BLE001  (the top of a task: one connection's fault must not touch another)
             _log.exception("connection_failed", extra={"peer": connection.peer})
 
@@ -231,6 +231,19 @@ class EdgeServer:
         )
         connection.connected(transport)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class _ClosingServer(TCPServer):
+    """
+    Lets go of a connection when its client has.
+
+    Hypercorn 0.18 waits for the idle timer first: for keep_alive_s a closed HTTP/1.1 connection keeps its
+    descriptor and its place among max_connections.
+    """
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 class _Connection:

@@ -324,3 +324,17 @@ async def test_more_than_a_thousand_requests_leave_a_long_stream_alone():
 def test_half_of_a_tls_pair_is_refused(tmp_path):
     with pytest.raises(ValueError, match="together"):
         ServerParams(tls_key=tmp_path / "key.pem")
+
+
+async def test_a_connection_that_its_client_closed_is_let_go_at_once():
+    server = await serve(keep_alive_s=60)
+    async with httpx.AsyncClient() as client:
+        await client.get(f"http://127.0.0.1:{server.port}/")
+        while_open = server.connections()
+
+    async with asyncio.timeout(5):
+        while server.connections().h1:
+            await asyncio.sleep(0.01)
+
+    assert while_open.h1 == 1
+    await server.close()
