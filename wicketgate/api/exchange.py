@@ -137,18 +137,27 @@ class Exchange:
         Raises:
             ClientGoneError: it went away.
         """
-        working = asyncio.create_task(work)
-        watching = asyncio.create_task(self._gone())
+        # The work runs in this very task and begins at once: in a task of its own it would stand behind
+        # all requests that arrived in the same turn of the loop, and the first refusal wait for the last.
+        current = asyncio.current_task()
+        assert current is not None
+        is_gone = False
+
+        async def watch() -> None:
+            nonlocal is_gone
+            await self._gone()
+            is_gone = True
+            current.cancel()
+
+        watching = asyncio.create_task(watch())
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await work
+        except asyncio.CancelledError:
+            if is_gone and current.uncancel() == 0:
+                raise ClientGoneError from None
+            raise
         finally:
-            working.cancel()
             watching.cancel()
-            await asyncio.wait({working, watching})
-        if working.cancelled():
-            watching.result()  # raises what went wrong in it, if anything did
-            raise ClientGoneError
-        working.result()
 
     async def _gone(self) -> None:
         """Wait for the client to go away, and show it meanwhile that we have not."""
