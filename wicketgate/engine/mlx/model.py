@@ -21,15 +21,23 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
 """For a configuration that does not tell."""
-POOL_BYTES: Final = 1024 * 1024 * 1024
-"""Freed buffers that mlx may hold on to; without a bound they pile up to its memory limit."""
+LEAST_POOL_BYTES: Final = 64 * 1024 * 1024
+POOL_SHARE: Final = 8
+"""
+Freed buffers that mlx may hold on to: an eighth of the weights, and at least 64 MiB.
+
+Without a bound they pile up to its memory limit. At 1 GiB the demo's host grew from 200 to 424 MB between its
+100th and its 300th request, at 64 MiB it stays at 216 MB for 12,000 at the same speed (Linux CPU).
+"""
 
 
 def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBatch, Ready]:
     """Load the model and compute one full prefill chunk and two tokens, so that nothing is compiled later."""
     began_s = clock()
-    mx.set_cache_limit(POOL_BYTES)
     model, config = load_model(Path(options.model))
+    flat: Any = tree_flatten
+    weights_bytes = sum(array.nbytes for _, array in flat(model.parameters()))
+    mx.set_cache_limit(max(LEAST_POOL_BYTES, weights_bytes // POOL_SHARE))
     text = config.get("text_config", config)
     vocabulary_size = int(text["vocab_size"])
     context_tokens = options.context_tokens or int(
@@ -43,7 +51,6 @@ def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBa
         context_tokens=context_tokens,
         eos_token_ids=eos_token_ids,
     )
-    flat: Any = tree_flatten
     full_chunk_s = _warm_up(batch, options, clock=clock)
     ready = Ready(
         version=PROTOCOL_VERSION,
@@ -55,7 +62,7 @@ def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBa
         context_tokens=context_tokens,
         eos_token_ids=eos_token_ids,
         kv_bytes_per_token=_kv_bytes_per_token(model),
-        weights_bytes=sum(array.nbytes for _, array in flat(model.parameters())),
+        weights_bytes=weights_bytes,
         load_s=clock() - began_s,
         full_chunk_s=full_chunk_s,
         runtime=f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}",
