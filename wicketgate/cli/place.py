@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from wicketgate.cli.control import is_alive
 from wicketgate.errors import UsageError
-from wicketgate.ledger import FILE_NAME, Ledger
 from wicketgate.platform import control_socket_path, default_state_dir, sqlite_needs_fullfsync
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Mapping
+
+    from wicketgate.ledger import Ledger
 
 CONFIG_VARIABLE = "WICKETGATE_CONFIG"
 _CONFIG_HERE = Path("runtime.yaml")
@@ -25,16 +26,14 @@ class Place:
 
     Args:
         state_dir: Its state folder.
-        config: The configuration file that says so; None where none does.
-        document: What stands in that file; empty where there is none, or where it cannot be read.
+        config: The configuration file that says so, or that stands beside; None where there is none.
+        note: Told when that file cannot be read.
     """
 
-    def __init__(
-        self, state_dir: Path, *, config: Path | None = None, document: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, state_dir: Path, *, config: Path | None, note: Callable[[str], None]) -> None:
         self.state_dir = state_dir
         self.config = config
-        self.document = document or {}
+        self._note = note
 
     @property
     def socket(self) -> Path:
@@ -43,11 +42,14 @@ class Place:
 
     def ledger(self) -> Ledger:
         """Return its ledger."""
+        # Imported here: with the gateway alive a rollback does not need it.
+        from wicketgate.ledger import FILE_NAME, Ledger
+
         return Ledger(self.state_dir / FILE_NAME, fullfsync=sqlite_needs_fullfsync())
 
     def declared(self) -> dict[str, Mapping[str, Any]]:
         """Return what the configuration declares of each feature, unchecked."""
-        section = self.document.get("phase4_rollout")
+        section = _read(self.config, note=self._note).get("phase4_rollout")
         features = section if isinstance(section, dict) else {}
         return {str(name): value for name, value in features.items() if isinstance(value, dict)}
 
@@ -70,17 +72,18 @@ def find(args: Namespace, *, note: Callable[[str], None]) -> Place:
     config = Path(named) if named else _CONFIG_HERE if _CONFIG_HERE.is_file() else None
     if args.config and not Path(args.config).is_file():
         raise UsageError(f"no file {args.config}", fix="check the path behind --config", param="--config")
-    document = {} if config is None else _read(config, note=note)
     if args.state_dir:
-        return Place(Path(args.state_dir).expanduser().absolute(), config=config, document=document)
-    place = Place(_state_dir(config, document), config=config, document=document)
+        return Place(Path(args.state_dir).expanduser().absolute(), config=config, note=note)
+    place = Place(_state_dir(config, note=note), config=config, note=note)
     if named or is_alive(place.socket):
         return place
     return _only_running(place, note=note)
 
 
-def _read(config: Path, *, note: Callable[[str], None]) -> Mapping[str, Any]:
-    """Read a configuration as far as finding the runtime needs it; a broken one must not stop a rollback."""
+def _read(config: Path | None, *, note: Callable[[str], None]) -> Mapping[str, Any]:
+    """Read a configuration as far as a command needs it; a broken one must not stop a rollback."""
+    if config is None:
+        return {}
     import yaml  # 15 ms, paid where there is a file
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -93,7 +96,8 @@ def _read(config: Path, *, note: Callable[[str], None]) -> Mapping[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _state_dir(config: Path | None, document: Mapping[str, Any]) -> Path:
+def _state_dir(config: Path | None, *, note: Callable[[str], None]) -> Path:
+    document = _read(config, note=note)
     folder = document.get("state_dir")
     if config is not None and isinstance(folder, str) and folder:
         return config.absolute().parent / Path(folder).expanduser()
@@ -111,7 +115,7 @@ def _only_running(place: Place, *, note: Callable[[str], None]) -> Place:
     running = [each for each in others if is_alive(control_socket_path(each))]
     if len(running) == 1:
         note(f"Using the running runtime {running[0].name} ({running[0]}).")
-        return Place(running[0], config=place.config, document=place.document)
+        return Place(running[0], config=place.config, note=note)
     if running:
         names = ", ".join(each.name for each in running)
         note(f"Several runtimes are running ({names}); choose one with --state-dir.")
