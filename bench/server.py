@@ -54,18 +54,19 @@ class Server:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
-        self._folder = folder
-        self._file = folder / "runtime.yaml"
-        self._log = folder / "serve.log"
+        self.folder = folder
+        self.file = folder / "runtime.yaml"
+        self.log = folder / "serve.log"
+        self.state_dir = folder / "state"
         self._reloads = 0.0
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         self._write(config)
         began_s = time.monotonic()
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "wicketgate", "serve", "--config", str(self._file)),
-                    *("--state-dir", str(folder / "state")),
+                    *(sys.executable, "-m", "wicketgate", "serve", "--config", str(self.file)),
+                    *("--state-dir", str(self.state_dir)),
                     *("--port", str(self.port), "--admin-port", str(self.admin_port)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -102,7 +103,7 @@ class Server:
         return None if pid is None else int(pid)
 
     def stop(self) -> int:
-        """End it, by force if it does not drain in time; returns its exit code."""
+        """End it with SIGTERM, by force if it does not drain in time; returns its exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -118,7 +119,7 @@ class Server:
     def readiness(self) -> int:
         """Return the status of /health/ready; 0 when nobody answers."""
         try:
-            return self._get(self.port, "/health/ready")[0]
+            return self.get(self.port, "/health/ready")[0]
         except (OSError, http.client.HTTPException):
             return 0
 
@@ -141,18 +142,18 @@ class Server:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what is true now, as `wicketgate status --json` shows it."""
-        document: dict[str, Any] = json.loads(self._get(self.admin_port, "/v1/snapshot")[1])
+        document: dict[str, Any] = json.loads(self.get(self.admin_port, "/v1/snapshot")[1])
         return document
 
     def metrics(self) -> dict[str, float]:
         """Return every sample of /metrics by its name, labels included."""
-        lines = self._get(self.admin_port, "/metrics")[1].decode().splitlines()
+        lines = self.get(self.admin_port, "/metrics")[1].decode().splitlines()
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return its log lines of one event, oldest first: `request`, `flags_changed`, ..."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
+        lines = self.log.read_text(encoding="utf-8").splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         return [event for event in events if event["event"] == name]
 
@@ -175,7 +176,7 @@ class Server:
     def command(self, *words: str) -> Ran:
         """Run `wicketgate WORDS --json` about this server, as an installed one runs: from bytecode."""
         # An installer writes bytecode; a checkout under PYTHONDONTWRITEBYTECODE compiles us at every start.
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(self._folder / "bytecode")}
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         began_s = time.monotonic()
         done = subprocess.run(
@@ -186,14 +187,14 @@ class Server:
                 *words,
                 "--json",
                 "--state-dir",
-                str(self._folder / "state"),
+                str(self.state_dir),
             ],
             capture_output=True,
             text=True,
             timeout=_ASK_S,
             check=False,
             # Elsewhere another runtime's configuration might lie around.
-            cwd=self._folder,
+            cwd=self.folder,
             env=environment,
         )
         wall_s = time.monotonic() - began_s
@@ -201,13 +202,14 @@ class Server:
 
     def _write(self, config: Mapping[str, object]) -> None:
         # JSON is YAML. Renamed into place: the gateway must never read half a file.
-        draft = self._file.with_suffix(".new")
+        draft = self.file.with_suffix(".new")
         draft.write_text(
             json.dumps({"models": [{"id": "demo", "path": str(MODEL)}], **config}), encoding="utf-8"
         )
-        draft.replace(self._file)
+        draft.replace(self.file)
 
-    def _get(self, port: int, path: str) -> tuple[int, bytes]:
+    def get(self, port: int, path: str) -> tuple[int, bytes]:
+        """Ask one of its listeners; returns status and body."""
         connection = http.client.HTTPConnection(HOST, port, timeout=_ASK_S)
         try:
             connection.request("GET", path)
@@ -217,10 +219,11 @@ class Server:
             connection.close()
 
     def _said(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")[-1000:]
+        return self.log.read_text(encoding="utf-8", errors="replace")[-1000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

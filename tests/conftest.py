@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.server import ServerProcess
+from tests.server import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,22 +51,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
-def demo_config(model: Path, more: str = "") -> str:
-    """Return a configuration that serves the model that ships, with every feature on and one staged."""
-    return f"""
-name: test
-models: [{{id: demo, path: {model}}}]
-phase4_rollout:
-  adaptive_governor: {{enabled: true}}
-  http2_transport: {{enabled: true}}
-  ttft_pipeline: {{enabled: true, mode: staged}}
-  qos_monitoring: {{enabled: true}}
-{more}"""
+DEMO: dict[str, object] = {
+    "phase4_rollout": {
+        "adaptive_governor": {"enabled": True},
+        "http2_transport": {"enabled": True},
+        "ttft_pipeline": {"enabled": True, "mode": "staged"},
+        "qos_monitoring": {"enabled": True},
+    }
+}
+"""A configuration with every feature on and one staged; the model that ships is added by the server."""
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[ServerProcess]:
-    """One server on the demo model for all tests that leave it as they found it."""
-    folder = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, config=demo_config(demo_model), root=ROOT) as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway on the demo model for all tests that leave it as they found it."""
+    with Gateway(tmp_path_factory.mktemp("server"), DEMO) as running:
         yield running

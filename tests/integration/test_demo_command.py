@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server import free_port
+from bench.server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

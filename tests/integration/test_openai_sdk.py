@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.server import ServerProcess
+    from tests.server import Gateway
 
 MESSAGES = [{"role": "user", "content": "Tell me about water."}]
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[OpenAI]:
+def client(server: Gateway) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
@@ -108,7 +108,7 @@ def test_a_stop_text_ends_the_answer_before_it(client: OpenAI) -> None:
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_the_sdk_works_over_http2(server: ServerProcess) -> None:
+def test_the_sdk_works_over_http2(server: Gateway) -> None:
     transport = httpx.HTTPTransport(http1=False, http2=True)
     http_client = httpx.Client(transport=transport)
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=http_client) as client:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import ROOT, demo_config
-from tests.server import ServerProcess, free_port
+from bench.server import Server, free_port
+from tests.conftest import DEMO, ROOT
 from tests.unit.test_docs import blocks
 
 if TYPE_CHECKING:
@@ -73,11 +73,10 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[Shell]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell beside a running server."""
     folder = tmp_path_factory.mktemp("runbooks")
-    config = demo_config(demo_model, "state_dir: ./state\n")
-    with ServerProcess(folder, config=config, root=ROOT) as server:
+    with Server(folder, {**DEMO, "state_dir": "./state"}) as server:
         yield Shell(folder, port=server.port, admin_port=server.admin_port)
 
 

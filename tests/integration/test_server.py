@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import ROOT, demo_config
-from tests.server import ServerProcess, free_port
+from bench.server import free_port
+from tests.conftest import DEMO
+from tests.server import Gateway
 from tests.unit.test_metrics import TEN
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def wait_for(condition, what: str, deadline_s: float = 10.0) -> None:
 
 
 @pytest.mark.needs("curl")
-def test_the_printed_curl_streams_over_http2(server: ServerProcess) -> None:
+def test_the_printed_curl_streams_over_http2(server: Gateway) -> None:
     body = json.dumps(CHAT | {"stream": True})
     command = ["curl", "-sS", "-N", "--http2-prior-knowledge", "-i", f"{server.url}/v1/chat/completions"]
 
@@ -45,7 +46,7 @@ def test_the_printed_curl_streams_over_http2(server: ServerProcess) -> None:
 
 
 @pytest.mark.needs("h2load")
-def test_h2load_finds_nothing_to_complain_about(server: ServerProcess, tmp_path: Path) -> None:
+def test_h2load_finds_nothing_to_complain_about(server: Gateway, tmp_path: Path) -> None:
     data = tmp_path / "body.json"
     data.write_text(json.dumps(CHAT | {"max_tokens": 2}))
     command = [
@@ -79,9 +80,7 @@ def test_h2load_finds_nothing_to_complain_about(server: ServerProcess, tmp_path:
         (b'{"pad":"' + b"x" * 10_000_000 + b'"}', 413, "request_too_large"),
     ],
 )
-def test_a_body_that_is_no_request_gets_its_4xx(
-    server: ServerProcess, body: bytes, status: int, code: str
-) -> None:
+def test_a_body_that_is_no_request_gets_its_4xx(server: Gateway, body: bytes, status: int, code: str) -> None:
     got, headers, answer = server.post("/v1/chat/completions", body)
 
     error = json.loads(answer)["error"]
@@ -90,15 +89,15 @@ def test_a_body_that_is_no_request_gets_its_4xx(
     assert headers["x-request-id"].startswith("req_")
 
 
-def test_health_is_served_on_both_listeners(server: ServerProcess) -> None:
+def test_health_is_served_on_both_listeners(server: Gateway) -> None:
     for probe in ("live", "ready", "startup"):
-        assert server.get(f"/health/{probe}")[0] == 200
-        assert server.get(f"/health/{probe}", admin=True)[0] == 200
+        assert server.get(server.port, f"/health/{probe}")[0] == 200
+        assert server.get(server.admin_port, f"/health/{probe}")[0] == 200
 
 
-def test_metrics_are_on_the_admin_listener_only(server: ServerProcess) -> None:
-    assert server.get("/metrics", admin=True)[0] == 200
-    assert server.get("/metrics")[0] == 404
+def test_metrics_are_on_the_admin_listener_only(server: Gateway) -> None:
+    assert server.get(server.admin_port, "/metrics")[0] == 200
+    assert server.get(server.port, "/metrics")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -106,32 +105,23 @@ def test_metrics_are_on_the_admin_listener_only(server: ServerProcess) -> None:
     [({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403), ({}, 401)],
 )
 def test_the_admin_listener_is_closed_to_strangers(
-    server: ServerProcess, headers: dict[str, str], status: int
+    server: Gateway, headers: dict[str, str], status: int
 ) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)
-    connection.request("POST", "/v1/rollback", b"{}", headers)
-    response = connection.getresponse()
-    response.read()
-    connection.close()
-
-    assert response.status == status
+    assert server.post("/v1/rollback", {}, headers, admin=True)[0] == status
 
 
-def test_the_token_file_opens_the_admin_listener(server: ServerProcess) -> None:
+def test_the_token_file_opens_the_admin_listener(server: Gateway) -> None:
     token = (server.state_dir / "admin.token").read_text().strip()
-    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)
-    body = json.dumps({"feature": "nope"})
-    connection.request("POST", "/v1/rollback", body, {"Authorization": f"Bearer {token}"})
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
+    headers = {"Authorization": f"Bearer {token}"}
 
-    assert response.status == 404
-    assert "nope" in answer["error"]["message"]
+    status, _, answer = server.post("/v1/rollback", {"feature": "nope"}, headers, admin=True)
+
+    assert status == 404
+    assert "nope" in json.loads(answer)["error"]["message"]
 
 
 @pytest.mark.needs("prometheus")
-def test_a_real_prometheus_scrapes_the_requirements_ten(server: ServerProcess, tmp_path: Path) -> None:
+def test_a_real_prometheus_scrapes_the_requirements_ten(server: Gateway, tmp_path: Path) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text(
         f"""
@@ -171,8 +161,8 @@ def query(port: int, expression: str) -> list[dict[str, list[str]]]:
 
 
 @pytest.mark.needs("promtool")
-def test_promtool_accepts_the_page_but_for_the_requirements_own_unit(server: ServerProcess) -> None:
-    page = server.get("/metrics", admin=True)[1]
+def test_promtool_accepts_the_page_but_for_the_requirements_own_unit(server: Gateway) -> None:
+    page = server.get(server.admin_port, "/metrics")[1]
 
     done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=30)
 
@@ -180,7 +170,7 @@ def test_promtool_accepts_the_page_but_for_the_requirements_own_unit(server: Ser
     assert complaints == ["ttft_p95_ms metric names should not contain abbreviated units"]
 
 
-def test_the_snapshot_stream_ticks(server: ServerProcess) -> None:
+def test_the_snapshot_stream_ticks(server: Gateway) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=10)
     connection.request("GET", "/v1/snapshots")
     response = connection.getresponse()
@@ -192,33 +182,31 @@ def test_the_snapshot_stream_ticks(server: ServerProcess) -> None:
     assert ticks[0]["schema"] == "wicketgate.snapshot/1"
 
 
-@pytest.fixture
-def own_server(tmp_path: Path, demo_model: Path) -> ServerProcess:
-    return ServerProcess(tmp_path, config=demo_config(demo_model), root=ROOT)
+LIMIT = 'wicketgate_concurrency_limit{kind="fixed"}'
 
 
-def test_a_reload_takes_a_good_file_and_refuses_a_bad_one(own_server: ServerProcess) -> None:
-    with own_server as server:
-        text = server.config.read_text()
-        server.config.write_text(text + "governor: {limit: {fixed: 7}}\n")
-        wait_for(lambda: server.metric("wicketgate_concurrency_limit", kind="fixed") == 7, "the new limit")
+def test_a_reload_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
+    with Gateway(tmp_path, DEMO) as server:
+        server.reconfigure({**DEMO, "governor": {"limit": {"fixed": 7}}})
+        good = server.metrics()[LIMIT]
 
-        server.config.write_text(text + "governor: {limit: {fixed: -7}}\n")
+        server.file.write_text(server.file.read_text().replace(": 7", ": -7"))
         wait_for(lambda: server.snapshot()["config"]["error"], "the report of the bad file")
 
+        assert good == 7
         assert "governor.limit.fixed" in server.snapshot()["config"]["error"]
-        assert server.metric("wicketgate_concurrency_limit", kind="fixed") == 7
+        assert server.metrics()[LIMIT] == 7
 
 
-def test_a_stream_in_flight_finishes_when_the_server_is_told_to_stop(own_server: ServerProcess) -> None:
+def test_a_stream_in_flight_finishes_when_the_server_is_told_to_stop(tmp_path: Path) -> None:
     answers: list[tuple[int, dict[str, str], bytes]] = []
     body = CHAT | {"max_tokens": 400, "stream": True, "ignore_eos": True}
-    with own_server as server:
+    with Gateway(tmp_path, DEMO) as server:
         thread = threading.Thread(target=lambda: answers.append(server.post("/v1/chat/completions", body)))
         thread.start()
-        wait_for(lambda: server.metric("concurrent_streams") == 1, "a stream in flight")
+        wait_for(lambda: server.snapshot()["flow"]["in_flight"] == 1, "a stream in flight")
 
-        code = server.stop(signal.SIGTERM)
+        code = server.stop()
         thread.join(30)
 
     assert code == 0
@@ -226,11 +214,11 @@ def test_a_stream_in_flight_finishes_when_the_server_is_told_to_stop(own_server:
     assert b'"finish_reason":"length"' in answers[0][2]
 
 
-def test_two_runtimes_do_not_share_a_state_folder(server: ServerProcess, tmp_path: Path) -> None:
-    second = ServerProcess(tmp_path, config=server.config.read_text(), root=ROOT)
-    second.state_dir = server.state_dir
-    second.start()
-    assert second.process is not None
+def test_two_runtimes_do_not_share_a_state_folder(server: Gateway) -> None:
+    command = [sys.executable, "-m", "wicketgate", "serve", "--config", str(server.file)]
+    ports = ["--port", "0", "--admin-port", "0", "--state-dir", str(server.state_dir)]
 
-    assert second.process.wait(30) == 4
-    assert f"pid {server.process.pid}" in second.log.read_text()
+    done = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 4
+    assert f"pid {server.pid}" in done.stderr
