@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from mlx_lm.utils import load_model
 
@@ -127,3 +128,23 @@ def test_prompts_of_any_length_share_a_batch_whatever_the_chunk(model: Any) -> N
         together.submit(message)
 
     assert run(together)[0] == wanted
+
+
+def test_a_warm_job_that_branches_off_a_kept_prefix_leaves_it_as_it_was(model: Any) -> None:
+    options = msgspec.structs.replace(OPTIONS, prefix_cache_bytes=64 * 1024 * 1024)
+    prompt = list(range(300, 340))
+    stepper = build(model, options=options)
+    stepper.submit(Submit(id=1, prompt=prompt, max_tokens=12, seed=0, temperature=0.0))
+    answer = run(stepper)[0][1]
+    stepper.warm(Warm(id=2, prompt=prompt[:25] + list(range(700, 720))))
+    run(stepper)
+
+    again = Submit(id=3, prompt=prompt + answer[:6], max_tokens=12, seed=0, temperature=0.0)
+    stepper.submit(again)
+    found: list[Step] = []
+    warm = run(stepper, found)[0][3]
+    cold_stepper = build(model, options=options)
+    cold_stepper.submit(again)
+
+    assert max(started.cached_tokens for step in found for started in step.started) > 25
+    assert warm == run(cold_stepper)[0][3]

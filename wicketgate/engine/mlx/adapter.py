@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import mlx.core as mx
+from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
@@ -233,4 +234,11 @@ def reuse(hit: Hit[object] | None) -> tuple[list[Any] | None, int]:
         # Sliding windows and recurrent states cannot go back.
         return None, 0
     trim_prompt_cache(cache, surplus)
+    for part in cache:
+        part.state = tree_map(_detached, part.state)
     return cache, hit.shared_tokens
+
+
+def _detached(array: Any) -> Any:
+    """Return another handle on the same values: caches write in place, into whatever handle they hold."""
+    return array[...] if isinstance(array, mx.array) else array
