@@ -140,6 +140,7 @@ class Facts:
     kv_bytes: int
     engine_memory_bytes: int
     loop_lag_s: float
+    loop_tasks: int
 
 
 class Metrics:
@@ -298,6 +299,7 @@ def _flow(facts: Facts) -> Iterator[Metric]:
         P + "ttft_pipeline_hit_ratio", "Share of pipeline requests that were hits.", facts.pipeline_hits_ratio
     )
     yield _gauge(P + "event_loop_lag_seconds", "Worst lag of the last second.", facts.loop_lag_s)
+    yield _gauge(P + "event_loop_tasks", "Tasks of the event loop.", facts.loop_tasks)
     for name, window in (("time_to_first_token", facts.ttft), ("inter_token_latency", facts.itl)):
         yield _summary(f"{P}{name}_window_seconds", window, facts.model)
 

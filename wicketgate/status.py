@@ -180,6 +180,7 @@ class Status:
             kv_bytes=load.kv_bytes if load else 0,
             engine_memory_bytes=load.memory_bytes if load else 0,
             loop_lag_s=sources.lag.worst_s,
+            loop_tasks=len(asyncio.all_tasks()),
         )
 
     def _objectives(self, now_s: float) -> tuple[Objective, ...]:

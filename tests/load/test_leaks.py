@@ -1,4 +1,4 @@
-"""Pins that requests leave nothing behind: memory, files, rows of the engine, requests in flight."""
+"""Pins that requests leave nothing behind: memory, files, tasks, rows of the engine, requests in flight."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def test_after_1000_requests_nothing_is_left_that_was_not_there_after_100(
             requests.round()
         eventually("nothing runs", is_idle, 10)
         host = server.host_pid
+        tasks = server.metrics()["wicketgate_event_loop_tasks"]
         files = open_files(server.pid), open_files(host)
         before = requests.memory()
         while requests.made < 1000 - ROUNDS * AT_ONCE:
@@ -89,6 +90,8 @@ def test_after_1000_requests_nothing_is_left_that_was_not_there_after_100(
         eventually("nothing runs", is_idle, 10)
         assert requests.made == 1000
         assert server.host_pid == host
+        running = "wicketgate_event_loop_tasks"
+        eventually("no more tasks than before", lambda: server.metrics()[running] <= tasks, 10)
         # Our own questions over HTTP come and go.
         eventually("no more open files than before", lambda: open_files(server.pid) <= files[0], 10)
         assert open_files(host) == files[1]

@@ -56,6 +56,7 @@ FACTS = Facts(
     kv_bytes=0,
     engine_memory_bytes=0,
     loop_lag_s=0.0,
+    loop_tasks=0,
 )
 
 
