@@ -90,7 +90,9 @@ class FakeEngine:
         self.streams.append(stream)
         return stream
 
-    def warm(self, ids: Sequence[int]) -> int:
+    def warm(self, ids: Sequence[int]) -> int | None:
+        if self.error is not None:
+            return None
         job = next(self._ids)
         self.warm_jobs[job] = list(ids)
         return job
@@ -123,9 +125,12 @@ class FakeText:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
+        self.fault: Exception | None = None
 
     async def encode_prompt(self, prompt: Prompt, *, inline_chars: int = 2000) -> list[int]:
         await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
         match prompt:
             case TokenPrompt(ids=ids):
                 return list(ids)

@@ -10,6 +10,7 @@ from transport.server import EdgeServer, ServerParams
 from wicketgate import parameters
 from wicketgate.api.admin import Guard
 from wicketgate.config_fields import is_loopback, split_bind
+from wicketgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +81,16 @@ class Listeners:
             The URLs of the API and of the admin listener.
 
         Raises:
-            OSError: an address cannot be used; says which.
+            ConfigurationError: an address cannot be used; says which.
         """
-        api = await self._api.start()
-        admin = await self._admin.start()
-        await self._control.start()
+        try:
+            api = await self._api.start()
+            admin = await self._admin.start()
+            await self._control.start()
+        except OSError as error:
+            raise ConfigurationError(
+                error.strerror or str(error), fix="--port, --admin-port, or stop the other program"
+            ) from None
         return f"{'https' if self._tls else 'http'}://{api}", f"http://{admin}"
 
     async def drain(self, *, timeout_s: float, hurry: asyncio.Event) -> bool:

@@ -33,7 +33,7 @@ from wicketgate.api.openai_requests import ModelCard
 from wicketgate.config import ConfigurationFaultsError
 from wicketgate.config_fields import split_bind
 from wicketgate.engine.client import EngineClient, EngineState
-from wicketgate.errors import ExitCode, UnavailableError
+from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.flags import FlagBoard
 from wicketgate.ledger import Ledger
 from wicketgate.listeners import Listeners
@@ -231,7 +231,7 @@ class Runtime:
             DONE when every stream in flight could finish, TIMED_OUT when the drain deadline cut some.
 
         Raises:
-            UnavailableError: the model could not be loaded.
+            WicketgateError: the model could not be loaded, or an address cannot be listened on.
         """
         raise_open_files_limit()
         loop = asyncio.get_running_loop()
@@ -253,7 +253,7 @@ class Runtime:
                 for timer in timers:
                     timer.cancel()
                 await engine
-        except* UnavailableError as failures:
+        except* WicketgateError as failures:
             failure = failures.exceptions[0]
         finally:
             await self._listeners.close()
@@ -373,7 +373,7 @@ class Runtime:
         self._admission.reconfigure(config.governor.admission_params())
         self._queue.replace_params(parameters.queue_params(config))
         self._warmer.params = parameters.warm_params(config)
-        self._dispatcher.request_timeout_s = config.server.request_timeout_s
+        self._dispatcher.reconfigured(request_timeout_s=config.server.request_timeout_s)
         self._recorder.itl_sample_rate = config.phase4_rollout.qos_monitoring.sample_rate
         self._recorder.log_requests = config.logs.requests
         logging.getLogger().setLevel(config.logs.level.upper())

@@ -222,3 +222,18 @@ def test_two_runtimes_do_not_share_a_state_folder(server: Gateway) -> None:
 
     assert done.returncode == 4
     assert f"pid {server.pid}" in done.stderr
+
+
+@pytest.mark.parametrize("taken", ["--port", "--admin-port"])
+def test_an_address_in_use_ends_the_start_in_words(server: Gateway, tmp_path: Path, taken: str) -> None:
+    command = [sys.executable, "-m", "wicketgate", "serve", "--config", str(server.file)]
+    ports = {"--port": "0", "--admin-port": "0"} | {taken: str(server.port)}
+    options = [word for option in ports.items() for word in option]
+
+    done = subprocess.run(
+        [*command, *options, "--state-dir", str(tmp_path / "s")], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{server.port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -28,6 +29,9 @@ from wicketgate.pipeline.text import TextChunk
 from wicketgate.pipeline.warm import Warmer, WarmParams
 from wicketgate.recorder import Recorder, Sink
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
 pytestmark = pytest.mark.anyio
 
 ALL = frozenset({"adaptive_governor", "ttft_pipeline", "qos_monitoring"})
@@ -51,7 +55,12 @@ class House:
 
 
 def build(
-    *, limit: int = 1, max_queued: int = 4, on: frozenset[str] = ALL, max_wait_s: float = 30.0
+    *,
+    limit: int = 1,
+    max_queued: int = 4,
+    on: frozenset[str] = ALL,
+    max_wait_s: float = 30.0,
+    spawn: Callable[[Coroutine[object, object, object]], asyncio.Task[object]] = asyncio.create_task,
 ) -> House:
     clock = Clock()
     engine = FakeEngine()
@@ -63,8 +72,7 @@ def build(
     monitor = Monitor(MonitorParams(), now_s=clock())
     sink = Sink(figures=figures, monitor=monitor, metrics=metrics)
     recorder = Recorder(sink, clock=clock, features=ALL)
-    loop = asyncio.get_running_loop()
-    warmer = Warmer(WarmParams(), text=text, engine=engine, spawn=loop.create_task)
+    warmer = Warmer(WarmParams(), text=text, engine=engine, spawn=spawn)
     parts = Parts(
         assign=lambda _: Assignment(1, on),
         admission=admission,
@@ -366,3 +374,51 @@ async def test_a_flag_taken_back_while_a_request_waits_leaves_its_assignment_alo
 
     assert old.flags == tuple(sorted(ALL))
     assert (await new).flags == ()
+
+
+async def test_a_warm_job_that_nobody_took_holds_no_place_among_the_jobs() -> None:
+    house = build()
+    house.warmer.params = WarmParams(max_jobs=1)
+    sizes: dict[str, int] = {}
+    house.engine.error = UnavailableError("the engine is being restarted")
+    house.warmer.waiting(request("r1"), sized=sizes.__setitem__)
+    await settle()
+    house.engine.error = None
+
+    house.warmer.waiting(request("r2"), sized=sizes.__setitem__)
+    await settle()
+
+    assert sizes == {"r1": 5, "r2": 5}
+    assert len(house.engine.warm_jobs) == 1
+
+
+async def test_a_fault_in_the_text_of_a_waiting_request_ends_that_request_only() -> None:
+    async with asyncio.TaskGroup() as runtime:
+        house = build(spawn=runtime.create_task)
+        first = await house.dispatcher.open(request("r1"))
+        house.text.fault = RuntimeError("the tokenizer broke")
+        second = asyncio.create_task(house.dispatcher.open(request("r2")))
+        await settle()
+
+        first.cancel()
+
+        with pytest.raises(RuntimeError, match="the tokenizer broke"):
+            await second
+    assert house.admission.in_flight == 0
+    assert house.recorder.live == 0
+
+
+async def test_a_limit_raised_by_a_reload_lets_the_waiting_in_at_once() -> None:
+    house = build(limit=1, on=frozenset())
+    await house.dispatcher.open(request("r1"))
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    house.dispatcher.changed.clear()
+
+    house.admission.reconfigure(AdmissionParams(fixed_limit=2, max_queued=4, max_wait_s=1.0))
+    house.dispatcher.reconfigured(request_timeout_s=30.0)
+    await settle()
+
+    assert second.done()
+    assert house.dispatcher.changed.is_set()
+    assert house.dispatcher.request_timeout_s == 30.0

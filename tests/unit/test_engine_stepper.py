@@ -9,7 +9,7 @@ import pytest
 
 from wicketgate.engine.plant import PlantParams, drawn_token
 from wicketgate.engine.simulated import SimulatedBatch, open_simulated
-from wicketgate.engine.stepper import MAX_FAULTS, DeviceError, Emitted, Progress, Stepper
+from wicketgate.engine.stepper import MAX_FAULTS, DeviceError, Emitted, Prefix, Progress, Stepper
 from wicketgate.engine.wire import Done, HostOptions, Started, Step, Submit, Warm
 
 if TYPE_CHECKING:
@@ -349,3 +349,22 @@ def test_the_simulated_engine_says_what_it_is() -> None:
     # 1 + 3 + 64 * 1.0 ms
     assert ready.full_chunk_s == pytest.approx(0.068)
     assert batch.memory_bytes == 0
+
+
+class UnkeptBatch(SimulatedBatch):
+    """Computes prefixes and fails to hand them over."""
+
+    def finished_prefix(self, tokens: list[int]) -> Prefix:
+        raise MemoryError("no room for another prefix")
+
+
+def test_a_warm_job_that_fails_at_its_end_ends_alone() -> None:
+    time = Time()
+    batch = UnkeptBatch(OPTIONS, PlantParams(), sleep=time.sleep)
+    stepper = Stepper(batch, OPTIONS, clock=time.clock)
+    stepper.warm(Warm(id=1, prompt=list(range(20))))
+
+    steps = run(stepper)
+
+    assert [step.warmed for step in steps] == [[1]]
+    assert steps[0].kept == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from tests.fakes import Clock
 from wicketgate.engine.client import EngineState
 from wicketgate.pipeline.gate import RESTART_GRACE_S, GatedEngine
@@ -10,10 +12,13 @@ from wicketgate.pipeline.gate import RESTART_GRACE_S, GatedEngine
 class Host:
     """What the gate looks at of an engine client."""
 
-    def __init__(self, state: EngineState) -> None:
+    def __init__(self, state: EngineState, *, was_ready: bool = True) -> None:
         self.state = state
-        self.facts = None
+        self.facts = SimpleNamespace(context_tokens=64) if was_ready else None
         self.last_exit = "it was killed by SIGKILL"
+
+    def warm(self, ids: list[int]) -> int:
+        return len(ids)
 
 
 def refusal(state: EngineState, *, down_for_s: float = 0.0) -> str | None:
@@ -71,4 +76,20 @@ def test_restarts_that_fail_do_not_prolong_the_grace() -> None:
 
 
 def test_before_the_first_host_was_ready_there_is_no_context() -> None:
-    assert GatedEngine(Host(EngineState.STARTING), clock=Clock()).context_tokens == 0
+    assert GatedEngine(Host(EngineState.STARTING, was_ready=False), clock=Clock()).context_tokens == 0
+
+
+def test_a_first_start_that_is_repeated_is_still_a_start() -> None:
+    gate = GatedEngine(Host(EngineState.RESTARTING, was_ready=False), clock=Clock())
+    gate.note(EngineState.RESTARTING)
+
+    error = gate.unavailable()
+
+    assert error is not None
+    assert error.code == "starting"
+
+
+def test_only_a_ready_engine_is_offered_warm_jobs() -> None:
+    jobs = {state: GatedEngine(Host(state), clock=Clock()).warm([1, 2, 3]) for state in EngineState}
+
+    assert {state for state, job in jobs.items() if job is not None} == {EngineState.READY}

@@ -317,8 +317,9 @@ class Stepper:
             self._warm_jobs[key] = (message, prefill)
         prefill.advance(chunk_tokens)
         if not prefill.remaining_tokens:
-            self._end_warm_job(key)
+            # Kept before it is ended: if that fails, `_recover` ends the first job, and it must be this one.
             self._keep(key, prefill.prefix())
+            self._end_warm_job(key)
 
     def _end_warm_job(self, key: int) -> None:
         del self._warm_jobs[key]

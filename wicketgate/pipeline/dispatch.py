@@ -188,6 +188,12 @@ class Dispatcher:
                 parts.admission.leave(request.id, now_s=parts.clock())
             self.pump()
 
+    def reconfigured(self, *, request_timeout_s: float) -> None:
+        """Go on with another time limit, after admission and queue have got their new parameters."""
+        self.request_timeout_s = request_timeout_s
+        self.changed.set()
+        self.pump()
+
     def pump(self) -> None:
         """Give out the tickets that are free; called whenever one may have become so."""
         parts = self._parts

@@ -40,15 +40,16 @@ class GatedEngine:
         match self._client.state:
             case EngineState.READY:
                 return None
-            case EngineState.RESTARTING if self._down_s() < RESTART_GRACE_S:
-                return None
-            case EngineState.RESTARTING:
+            # A start that is being repeated, before any host was ready, is a start like the first.
+            case EngineState.RESTARTING if self._client.facts is not None:
+                if self._down_s() < RESTART_GRACE_S:
+                    return None
                 return UnavailableError(
                     f"the engine is being restarted; try again in {RETRY_AFTER_S:g} s",
                     code="engine_restarting",
                     retry_after_s=RETRY_AFTER_S,
                 )
-            case EngineState.STARTING:
+            case EngineState.STARTING | EngineState.RESTARTING:
                 return UnavailableError(
                     f"the model is being loaded; try again in {RETRY_AFTER_S:g} s",
                     retry_after_s=RETRY_AFTER_S,
@@ -72,9 +73,9 @@ class GatedEngine:
         """Start a stream."""
         return self._client.submit(ids, sampling)
 
-    def warm(self, ids: Sequence[int]) -> int:
-        """Offer tokens to compute in idle steps."""
-        return self._client.warm(ids)
+    def warm(self, ids: Sequence[int]) -> int | None:
+        """Offer tokens to compute in idle steps; None while there is no host to take them."""
+        return self._client.warm(ids) if self._client.state is EngineState.READY else None
 
     def cancel_warm(self, job: int) -> None:
         """Stop a warm job."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from wicketgate.errors import WicketgateError
 from wicketgate.pipeline.prefix import PrefixIndex
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 class WarmEngine(Protocol):
     """What warming asks of an engine."""
 
-    def warm(self, ids: Sequence[int]) -> int:
-        """Offer tokens to compute in idle steps; returns the job's number."""
+    def warm(self, ids: Sequence[int]) -> int | None:
+        """Offer tokens to compute in idle steps; returns the job's number, None when nobody takes it."""
 
     def cancel_warm(self, job: int) -> None:
         """Stop a warm job at its next chunk's edge; what was computed is kept."""
@@ -56,7 +55,7 @@ class Prepared:
 
 @dataclass(slots=True, kw_only=True)
 class _Waiting:
-    task: asyncio.Task[list[int] | WicketgateError]
+    task: asyncio.Task[list[int] | Exception]
     job: int | None = None
 
 
@@ -78,8 +77,8 @@ class Warmer:
         text: TextModel,
         engine: WarmEngine,
         spawn: Callable[
-            [Coroutine[object, object, list[int] | WicketgateError]],
-            asyncio.Task[list[int] | WicketgateError],
+            [Coroutine[object, object, list[int] | Exception]],
+            asyncio.Task[list[int] | Exception],
         ],
     ) -> None:
         self.params = params
@@ -98,16 +97,17 @@ class Warmer:
 
     async def _prepare(
         self, request: InferenceRequest, sized: Callable[[str, int], None]
-    ) -> list[int] | WicketgateError:
+    ) -> list[int] | Exception:
         try:
             ids = await self._text.encode_prompt(request.prompt, inline_chars=self.params.inline_chars)
-        except WicketgateError as error:
+        except Exception as error:  # noqa: BLE001  in a task of the runtime's group it would end the runtime
             return error
         sized(request.id, len(ids) - self.index.match(ids))
         if self.params.idle and len(self._jobs) < self.params.max_jobs and len(ids) > 1:
             job = self._engine.warm(ids)
-            self._jobs[job] = ids
-            self._waiting[request.id].job = job
+            if job is not None:
+                self._jobs[job] = ids
+                self._waiting[request.id].job = job
         return ids
 
     async def take(self, request_id: str) -> Prepared | None:
@@ -115,13 +115,13 @@ class Warmer:
         Hand over what was prepared, now that the request has its ticket; None when it never waited.
 
         Raises:
-            WicketgateError: the prompt cannot be templated or tokenised.
+            Exception: what templating or tokenising the prompt raised.
         """
         waiting = self._waiting.get(request_id)
         if waiting is None:
             return None
         ids = await waiting.task
-        if isinstance(ids, WicketgateError):
+        if isinstance(ids, Exception):
             raise ids
         warmed = waiting.job in self._warmed
         self.drop(request_id)
