@@ -29,12 +29,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import RawData
+from hypercorn.protocol.h2 import H2Protocol
 
 from transport.streams import StreamTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hypercorn.events import Event
     from hypercorn.typing import AppWrapper
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -124,7 +127,7 @@ class EdgeServer:
             The address bound: "127.0.0.1:8000", "[::1]:8000" or "unix:/path".
 
         Raises:
-            OSError: the address cannot be used (another process listens there, for instance); says which.
+            OSError: the address or the certificate cannot be used; says which and why.
         """
         if self._params.tls_certificate is not None:
             self._tls = {accepts: _tls_context(self._params, accepts_h2=accepts) for accepts in (True, False)}
@@ -235,15 +238,27 @@ class EdgeServer:
 
 class _ClosingServer(TCPServer):
     """
-    Lets go of a connection when its client has.
+    Lets go of a connection when its client has, and of one that says nothing.
 
-    Hypercorn 0.18 waits for the idle timer first: for keep_alive_s a closed HTTP/1.1 connection keeps its
-    descriptor and its place among max_connections.
+    Hypercorn 0.18 waits for the idle timer first, so that a closed HTTP/1.1 connection keeps its descriptor
+    for keep_alive_s; and at the preface of cleartext HTTP/2 it stops that timer, which only a finished stream
+    starts again: a connection without any would stay for ever, and hold a drain.
     """
+
+    _is_timed = False
 
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Pass on what the protocol says; its first word as HTTP/2 starts the timer."""
+        await super().protocol_send(event)
+        protocol = self.protocol.protocol
+        if not self._is_timed and isinstance(event, RawData) and isinstance(protocol, H2Protocol):
+            self._is_timed = True
+            if protocol.idle:
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
 
 
 class _Connection:
@@ -329,7 +344,11 @@ def _tls_context(params: ServerParams, *, accepts_h2: bool) -> ssl.SSLContext:
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(["h2", "http/1.1"] if accepts_h2 else ["http/1.1"])
     assert params.tls_certificate is not None
-    context.load_cert_chain(params.tls_certificate, params.tls_key)
+    try:
+        context.load_cert_chain(params.tls_certificate, params.tls_key)
+    except OSError as error:
+        files = f"the TLS certificate {params.tls_certificate} with the key {params.tls_key}"
+        raise OSError(error.errno, f"cannot use {files}: {error.strerror or error}") from None
     return context
 
 

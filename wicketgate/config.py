@@ -26,6 +26,8 @@ from wicketgate.config_keys import Key, key_at, keys_of, names_at
 from wicketgate.config_schema import RuntimeConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic_core import ErrorDetails
 
     from wicketgate.config_document import KeyPath, Tree
@@ -77,10 +79,17 @@ class Watcher:
 
     A change is read when the file has stood still from one `poll` to the next: an editor that empties
     the file before it writes must not be taken at its word.
+
+    Args:
+        path: The file.
+        override: Puts over the file's content what the command line says instead, at every change.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, override: Callable[[RuntimeConfig], RuntimeConfig] = lambda config: config
+    ) -> None:
         self.path = path
+        self._override = override
         self._read = self._last = self._signature()
 
     def poll(self) -> RuntimeConfig | ConfigurationFaultsError | None:
@@ -92,7 +101,7 @@ class Watcher:
             return None
         self._read = signature
         try:
-            return load(self.path)
+            return self._override(load(self.path))
         except ConfigurationFaultsError as error:
             return error
 

@@ -291,8 +291,12 @@ class FlagBoard:
             contents = self._ledger.read()
             states = states_of(contents)
         except (LedgerError, ValueError) as error:
+            if self.problem is None:
+                log.warning("ledger_unusable", extra={"problem": str(error)})
             self.problem = str(error)
             return None
+        if self.problem is not None:
+            log.info("ledger_usable")
         self.problem = None
         return states, contents.revision, contents.killed
 

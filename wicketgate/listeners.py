@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,10 @@ class Listeners:
             admin = await self._admin.start()
             await self._control.start()
         except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
             raise ConfigurationError(
-                error.strerror or str(error), fix="--port, --admin-port, or stop the other program"
+                error.strerror or str(error),
+                fix="--port, --admin-port, or stop the other program" if taken else None,
             ) from None
         return f"{'https' if self._tls else 'http'}://{api}", f"http://{admin}"
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from wicketgate.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -70,8 +72,14 @@ def _handled(logger: logging.Logger, file: Path | None) -> Iterator[None]:
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        file.touch(mode=0o600, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
+        try:
+            file.touch(mode=0o600, exist_ok=True)
+            handler = logging.FileHandler(file, encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write the log {file}: {error.strerror}; choose another file",
+                param="logs.requests_file",
+            ) from None
     handler.setFormatter(JsonLines())
     logger.addHandler(handler)
     try:

@@ -71,7 +71,11 @@ class StateFolder:
         file = self.path / "admin.token"
         try:
             return file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
+        except (OSError, UnicodeDecodeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                raise ConfigurationError(
+                    f"{file} cannot be read as a token: {error}. Remove it, and a new one is made."
+                ) from None
             token = f"wg-{secrets.token_hex(16)}"
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -90,6 +91,7 @@ SNAPSHOT = {
     "pid": 4712,
     "uptime_s": 3725.0,
     "listeners": {"api": "http://127.0.0.1:8000", "admin": "http://127.0.0.1:8001"},
+    "config": {"file": "mill.yaml", "error": "mill.yaml:1:1  error  the file is empty."},
     "model": {"id": "demo", "context_tokens": 8192},
     "engine": {"state": "ready", "pid": 4713, "restarts": 0, "rows": 3, "memory_bytes": 734003200},
     "flow": {"in_flight": 3, "queued": 0, "limit": 32, "shed_total": 17},
@@ -287,7 +289,11 @@ def test_the_status_is_a_sentence_and_a_table(place, gateway, capsys):
     assert called(place, "status") == ExitCode.DONE
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"✓ {SNAPSHOT['sentence']}"
+    assert lines[0] == f"! {SNAPSHOT['sentence']}"
+    assert (
+        "config     the last edit of mill.yaml was refused, the one before is in force:"
+        " wicketgate validate mill.yaml"
+    ) in lines
     assert "engine     ready, pid 4713, 0 restarts, 3 rows, 700.0 MiB" in lines
     assert "flow       3 in flight, 0 queued, limit 32, 17 shed since start" in lines
     assert "errors     1.25 %" in lines
@@ -570,3 +576,13 @@ def test_an_interrupt_from_outside_ends_quietly(place):
 
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors == b""
+
+
+@pytest.mark.parametrize("words", [["rollout", "list"], ["rollback", "--all", "--json"]])
+def test_without_standard_streams_a_command_does_its_work(place, words):
+    command = shlex.join([sys.executable, "-m", "wicketgate", *words, *place.options])
+
+    done = subprocess.run(["sh", "-c", f"exec {command} <&- >&-"], stderr=subprocess.PIPE, text=True)
+
+    assert done.returncode == ExitCode.DONE
+    assert "Traceback" not in done.stderr

@@ -56,6 +56,9 @@ WRONG = [
     ("rollback ttft_pipeline --expect-revision 3", USAGE, "takes no option --expect-revision.", "--help"),
     ("rollback ttft_pipeline --reason", USAGE, "argument --reason: expected one argument", "rollback --help"),
     ("status --color blue", USAGE, "argument --color: invalid choice: 'blue'", "wicketgate status --help"),
+    ("demo --state-dir /dev/null/x", USAGE, "the state folder /dev/null/x cannot be made", "choose another"),
+    ("rollback --all --state-dir=", USAGE, "--state-dir: is empty; leave it out for", "rollback --help"),
+    ("status --config=", USAGE, "--config: is empty; leave it out for the default", "status --help"),
     (
         "serve --port 70000",
         USAGE,

@@ -171,6 +171,15 @@ async def test_a_unix_socket_left_by_a_dead_process_is_replaced_and_a_living_one
     await server.close()
 
 
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "empty.pem").touch()
+
+    with pytest.raises(OSError, match=r"cannot use the TLS certificate .*none\.pem .*: No such file"):
+        await serve(tls_certificate=tmp_path / "none.pem", tls_key=tmp_path / "none.pem")
+    with pytest.raises(OSError, match=r"cannot use the TLS certificate .*empty\.pem .*: .*PEM"):
+        await serve(tls_certificate=tmp_path / "empty.pem", tls_key=tmp_path / "empty.pem")
+
+
 async def test_a_port_in_use_is_named():
     server = await serve()
 
@@ -337,4 +346,18 @@ async def test_a_connection_that_its_client_closed_is_let_go_at_once():
             await asyncio.sleep(0.01)
 
     assert while_open.h1 == 1
+    await server.close()
+
+
+async def test_an_http2_connection_that_asks_nothing_is_closed_and_holds_no_drain():
+    server = await serve(keep_alive_s=0.2)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(preface)
+
+    async with asyncio.timeout(5):
+        await reader.read(-1)  # what it says until it closes the connection
+
+    assert await server.drain(0.0)
+    writer.close()
     await server.close()

@@ -157,6 +157,15 @@ async def test_a_bad_body_rolls_nothing_back(body: bytes, word: str) -> None:
     assert operations.rolled_back == []
 
 
+async def test_a_reason_that_is_not_unicode_stops_no_rollback_and_stays_readable() -> None:
+    operations = FakeOperations()
+    async with client(operations, guarded=False) as ask:
+        answer = await ask.post("/v1/rollback", content=b'{"feature": "ttft_pipeline", "reason": "\\udcff"}')
+
+    assert answer.status_code == 200
+    assert operations.rolled_back == [("ttft_pipeline", "admin", "\\udcff")]
+
+
 async def test_an_unknown_feature_is_the_runtimes_error() -> None:
     async with client(FakeOperations(), guarded=False) as http:
         answer = await http.post("/v1/rollback", json={"feature": "nope"})

@@ -86,6 +86,14 @@ def test_a_file_without_keys_or_with_one_id_twice_is_refused(tmp_path, lines, co
         Keys.load(write(tmp_path, *lines))
 
 
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    path = write(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        Keys.load(path)
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="No such file"):
         Keys.load(tmp_path / "none")

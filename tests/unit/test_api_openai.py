@@ -164,6 +164,19 @@ async def test_log_probabilities_of_a_chat_show_text_and_bytes():
     }
 
 
+async def test_log_probabilities_of_an_answer_without_text_are_empty_lists():
+    of_chat = await chat(FakeAnswers([finished()]), logprobs=True)
+    of_completion = await completion(FakeAnswers([finished()]), logprobs=1)
+
+    assert of_chat.json["choices"][0]["logprobs"] == {"content": [], "refusal": None}
+    assert of_completion.json["choices"][0]["logprobs"] == {
+        "tokens": [],
+        "token_logprobs": [],
+        "top_logprobs": [],
+        "text_offset": [],
+    }
+
+
 async def test_log_probabilities_of_a_completion_count_from_the_prompt_and_hold_the_chosen_token():
     entries = (entry(97, -1.5, (98, -0.5)), entry(0xC3, -0.1), entry(0xA9, -0.1), entry(98, -0.2))
     reply = await completion(

@@ -51,6 +51,12 @@ def test_every_handler_lives_in_a_module_of_the_command_line(words):
     assert function.isidentifier()
 
 
+def test_a_reason_that_is_not_unicode_is_escaped():
+    args = COMMANDS["rollback"].parser("rollback").parse_args(["--all", "--reason", "caf\udce9"])
+
+    assert args.reason == "caf\\udce9"
+
+
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_takes_json_and_color(words):
     needed = ["x"] if "FEATURE" in COMMANDS[words].parser(words).format_usage() else []

@@ -305,6 +305,16 @@ def test_a_changed_file_is_read_once_when_it_stands_still(edited: Edited) -> Non
     ]
 
 
+def test_what_the_command_line_says_stays_over_a_changed_file(edited: Edited) -> None:
+    watcher = Watcher(edited.path, override=lambda config: config.model_copy(update={"name": "ours"}))
+    edited.write("name: b\n")
+
+    seen = [watcher.poll() for _ in range(2)]
+
+    assert isinstance(seen[1], RuntimeConfig)
+    assert seen[1].name == "ours"
+
+
 def test_a_file_that_an_editor_has_emptied_is_not_taken_at_its_word(edited: Edited) -> None:
     watcher = Watcher(edited.path)
     edited.write("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -184,6 +185,21 @@ def test_while_the_ledger_cannot_be_read_staged_features_are_off_and_the_reason_
     desk.board.refresh()
     assert on(desk.board) == {"gov", "ttft"}
     assert desk.board.problem is None
+
+
+def test_the_log_tells_once_that_the_ledger_cannot_be_read_and_once_that_it_can(desk, caplog):
+    caplog.set_level(logging.INFO)
+    desk.board.rollback("gov", actor="a", reason="r")
+    content = spoil(desk.ledger)
+
+    desk.board.refresh()
+    desk.board.refresh()
+    desk.ledger.path.write_bytes(content)
+    desk.board.refresh()
+    desk.board.refresh()
+
+    assert [record.message for record in caplog.records] == ["ledger_unusable", "ledger_usable"]
+    assert "file is not a database" in caplog.records[0].problem
 
 
 def test_a_look_notices_that_the_ledger_was_spoilt_and_restored(desk):

@@ -7,7 +7,10 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from wicketgate import logs
+from wicketgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +68,13 @@ def test_after_the_block_nothing_is_written(tmp_path: Path) -> None:
     assert file.read_text() == ""
     assert logging.getLogger(logs.REQUESTS).propagate
     assert logging.getLogger().level == level
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="nowhere/requests"),
+        logs.written(
+            level="info", file=tmp_path / "all.log", requests_file=tmp_path / "nowhere" / "requests"
+        ),
+    ):
+        pass

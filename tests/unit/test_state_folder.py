@@ -63,3 +63,13 @@ def test_the_ledger_can_be_forgotten(tmp_path: Path) -> None:
 
     assert list(tmp_path.glob("ledger.db*")) == []
     state.close()
+
+
+def test_a_token_that_is_none_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "admin.token").write_bytes(b"\xff")
+    state = StateFolder(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"admin\.token.*Remove it"):
+        state.admin_token()
+
+    state.close()

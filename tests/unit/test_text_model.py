@@ -45,6 +45,13 @@ def test_without_a_generation_configuration_the_model_configuration_names_the_en
     assert load(folder).eos_ids == {9}
 
 
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("[]")
+
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json cannot be read: invalid type"):
+        TextModel.load(tmp_path)
+
+
 def test_a_template_renders_messages_up_to_where_the_answer_begins(model):
     text = model.render([{"role": "user", "content": "<b>&"}], {})
 

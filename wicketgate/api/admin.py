@@ -259,4 +259,5 @@ def _text(body: Mapping[str, object], field: str) -> str | None:
         raise InvalidRequestError(
             f"{field} must be a string of at most {MAX_FIELD_CHARACTERS} characters", param=field
         )
-    return value
+    # No answer could carry a lone surrogate, and a strange reason must not stop a rollback.
+    return value.encode("utf-8", "backslashreplace").decode()

@@ -72,6 +72,8 @@ class Keys:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"cannot read the API keys in {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"cannot read the API keys in {path}: it is not UTF-8") from None
         if mode & 0o077:
             raise ConfigurationError(
                 f"{path} must be readable by its owner only, its mode is {mode:04o}; run: chmod 600 {path}"

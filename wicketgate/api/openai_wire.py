@@ -66,6 +66,7 @@ class Writer:
             "model": request.model,
         }
         self._has_usage = has_usage
+        self._has_logprobs = request.sampling.logprobs is not None
         self._encoder = sse.ChunkEncoder(self._chunk(form.piece(_HOLE)), hole=_HOLE)
 
     def first(self) -> bytes:
@@ -88,12 +89,11 @@ class Writer:
 
     def whole(self, chunks: Sequence[TextChunk], finished: Finished) -> dict[str, object]:
         """Return the answer to a request that does not stream."""
-        reported = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
-        entries = [entry for group in reported for entry in group]
+        entries = [entry for chunk in chunks for entry in chunk.logprobs or ()]
         choice = {
             "index": 0,
             **self._form.message("".join(chunk.text for chunk in chunks)),
-            "logprobs": self._form.logprobs(entries) if reported else None,
+            "logprobs": self._form.logprobs(entries) if self._has_logprobs else None,
             "finish_reason": _reason(finished),
         }
         about = {**self._about, "object": self._form.name}

@@ -82,9 +82,16 @@ def _revision(text: str) -> int:
     return int(text)
 
 
+def _path(text: str) -> str:
+    # What an unset variable of a script leaves behind; the default instead could be another runtime.
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave it out for the default")
+    return text
+
+
 def _place(parser: Parser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="the runtime's configuration file")
-    parser.add_argument("--state-dir", metavar="DIR", help="the runtime's state folder")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="the runtime's configuration file")
+    parser.add_argument("--state-dir", type=_path, metavar="DIR", help="the runtime's state folder")
 
 
 def _listeners(parser: Parser) -> None:
@@ -100,7 +107,9 @@ def _serve(parser: Parser) -> None:
 
 def _demo(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="start, run the printed commands, stop")
-    parser.add_argument("--state-dir", metavar="DIR", help="state folder; emptied of its ledger at start")
+    parser.add_argument(
+        "--state-dir", type=_path, metavar="DIR", help="state folder; emptied of its ledger at start"
+    )
 
 
 def _file(parser: Parser) -> None:
@@ -127,8 +136,15 @@ def _one_or_all(parser: Parser) -> None:
     parser.add_argument("--all", action="store_true", help="every feature")
 
 
+def _printable(text: str) -> str:
+    # Bytes that are not UTF-8 arrive as lone surrogates, which no JSON answer can carry.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _reason(parser: Parser) -> None:
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why; written to the audit")
+    parser.add_argument(
+        "--reason", type=_printable, default="", metavar="TEXT", help="why; written to the audit"
+    )
 
 
 def _change(parser: Parser) -> None:

@@ -24,7 +24,7 @@ from wicketgate import logs
 from wicketgate.cli.serve import join_bind, serve
 from wicketgate.config import Watcher, load
 from wicketgate.config_fields import split_bind
-from wicketgate.errors import ExitCode
+from wicketgate.errors import ConfigurationError, ExitCode
 from wicketgate.platform import default_state_dir, total_memory_bytes
 
 if TYPE_CHECKING:
@@ -47,11 +47,16 @@ def run(args: argparse.Namespace) -> int:
     state_dir = Path(args.state_dir).absolute() if args.state_dir else default_state_dir(config.name)
     config, notes = with_free_ports(config, port=args.port, admin_port=args.admin_port)
     config = config.model_copy(update={"state_dir": state_dir})
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the state folder {state_dir} cannot be made: {error.strerror}", fix="choose another --state-dir"
+        ) from error
     log_file = state_dir / "demo.log"
     screen = Screen(config, log_file=log_file, check=args.check, notes=notes)
     screen.begin()
-    with logs.written(level=config.logs.level, file=log_file):
+    with logs.written(level=args.log_level or config.logs.level, file=log_file):
         code = serve(config, watcher=watcher, on_ready=screen.ready, fresh_ledger=True)
     return screen.check_code or code
 

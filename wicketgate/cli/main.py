@@ -19,6 +19,7 @@ _TITLE = "wicketgate  a governed, flagged, monitored runtime for language models
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -39,6 +40,13 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.PIPE_CLOSED
     return code
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller closed (`>&-`), or the first socket gets its number and what is printed to it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 def run(args: argparse.Namespace) -> int:
     """Serve; the exit code tells whether every stream could finish."""
     file = config_file(args.config)
-    watcher = None if file is None else Watcher(file)
+    watcher = None if file is None else Watcher(file, override=partial(overridden, args=args))
     config = overridden(load(file), args)
     for warning in config.warnings:
         print(warning.render(), file=sys.stderr)

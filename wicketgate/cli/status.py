@@ -39,13 +39,15 @@ def run(args: Namespace) -> int:
 
 def _print(screen: Screen, snapshot: Mapping[str, Any]) -> None:
     state = str(snapshot.get("state", "unknown"))
+    objectives = snapshot.get("objectives") or []
     glyph, role = {"ready": ("✓", "ok"), "failed": ("✗", "bad")}.get(state, ("!", "warn"))
+    if state == "ready" and any(row.get("state") == "violated" for row in objectives):
+        glyph, role = "!", "warn"
     screen.out(f"{screen.paint(glyph, role)} {snapshot.get('sentence') or state}")
     screen.out()
     rows = [(name, text) for name, text in _facts(snapshot) if text]
     for name, text in rows:
         screen.out(f"{screen.paint(f'{name:<11}', 'dim')}{text}")
-    objectives = snapshot.get("objectives") or []
     if objectives:
         screen.out()
         _print_objectives(screen, objectives)
@@ -61,6 +63,7 @@ def _facts(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
     throughput = _part(snapshot, "throughput")
     return [
         ("runtime", _runtime(snapshot)),
+        ("config", _refused(_part(snapshot, "config"))),
         ("listening", _join(" and ", *_part(snapshot, "listeners").values())),
         ("model", _join(", ", model.get("id"), _counted(model.get("context_tokens"), "tokens of context"))),
         (
@@ -113,6 +116,14 @@ def _runtime(snapshot: Mapping[str, Any]) -> str:
         _labelled("pid", snapshot.get("pid")),
         None if uptime_s is None else f"up {duration(round(uptime_s))}",
     )
+
+
+def _refused(config: Mapping[str, Any]) -> str:
+    """Say that an edit of the configuration is not in force; nothing where it is."""
+    if not config.get("error"):
+        return ""
+    file = config.get("file")
+    return f"the last edit of {file} was refused, the one before is in force: wicketgate validate {file}"
 
 
 def _print_objectives(screen: Screen, objectives: list[Mapping[str, Any]]) -> None:

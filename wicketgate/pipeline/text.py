@@ -65,14 +65,17 @@ class TextModel:
         Read tokenizer and chat template of a model in Hugging Face form.
 
         Raises:
-            ConfigurationError: the folder has no tokenizer.json, or one whose decoder we cannot stream.
+            ConfigurationError: the folder has no tokenizer.json, or one that we cannot read or stream.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ConfigurationError(
                 f"{folder} has no tokenizer.json; wicketgate needs a model with a fast tokenizer"
             )
-        tokenizer = Tokenizer.from_file(str(path))
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ConfigurationError(f"{path} cannot be read: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         facts = _Facts.read(folder, tokenizer)
