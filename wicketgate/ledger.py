@@ -40,6 +40,7 @@ _SCHEMA = (
     f"PRAGMA user_version = {_LAYOUT}",
 )
 _HASH_BEFORE_THE_FIRST = "0" * 64
+_WAL_RETRY_S = 0.002
 
 
 class Row(NamedTuple):
@@ -207,7 +208,7 @@ class Ledger:
         db: sqlite3.Connection | None = None
         try:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=self._timeout_s)
-            db.execute("PRAGMA journal_mode = WAL")
+            _use_wal(db, timeout_s=self._timeout_s)
             db.execute("PRAGMA synchronous = FULL")
             if self._fullfsync:
                 db.execute("PRAGMA fullfsync = 1")
@@ -263,6 +264,24 @@ class Watch:
             self._db = sqlite3.connect(self._path, isolation_level=None)
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         return stat.st_dev, stat.st_ino, version
+
+
+def _use_wal(db: sqlite3.Connection, *, timeout_s: float) -> None:
+    """
+    Put the file into WAL mode, where it is not yet.
+
+    Of several who do that to a new file at once, SQLite answers all but one that it is locked, at once and
+    whatever the connection's timeout; it is nothing that could be waited for, so we ask again.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+        time.sleep(_WAL_RETRY_S)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:

@@ -140,6 +140,19 @@ def test_a_rollback_while_the_watcher_reads_is_never_undone(tmp_path):
     assert seen_on == 0
 
 
+def test_eight_who_make_the_file_together_all_write(tmp_path):
+    for number in range(20):
+        ledger = Ledger(tmp_path / str(number) / "ledger.db")
+
+        def write(writer: int, ledger: Ledger = ledger) -> None:
+            ledger.change([f"f{writer}"], lambda *_: {}, action="x", actor="a", reason="")
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(write, range(WRITERS)))
+
+        assert ledger.verify() == WRITERS
+
+
 WRITE = """
 import sys
 from pathlib import Path
