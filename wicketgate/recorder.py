@@ -77,7 +77,6 @@ class Recorder:
         self.itl_sample_rate = 1
         """One step in this many feeds the objectives on gaps, with its weight."""
         self.log_requests = True
-        self.hits = 0
         self.pipelined = 0
         self.shed = 0
 
@@ -142,7 +141,6 @@ class Recorder:
             metrics.paths.labels(path).inc()
             self.pipelined += 1
             if path != "cold":
-                self.hits += 1
                 metrics.pipeline_hits += 1
 
     def step(self, *, at_s: float, tokens: int, rows: int) -> StepGap | None:

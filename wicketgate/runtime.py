@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from governor.limit import LimitChanged
     from qos.policy import Recovery
     from transport.server import Connections
-    from wicketgate.api.endpoint import ApiSettings
     from wicketgate.config import RuntimeConfig, Watcher
     from wicketgate.engine.wire import Ready, Step
     from wicketgate.flags import Assignment
@@ -168,7 +167,7 @@ class Runtime:
             require_keys(split_bind(bind)[0], keys, key=key)
         self._status = Status(self._sources(), self._identity())
         self._metrics.read(self._status.facts)
-        probes = health_routes(Edge(settings=self._api_settings, new_id=new_id), self._health)
+        probes = health_routes(Edge(settings=lambda: self._settings, new_id=new_id), self._health)
         self._listeners = Listeners(
             config,
             api=self._api(keys),
@@ -184,15 +183,12 @@ class Runtime:
             answers=self._dispatcher,
             models=self._cards,
             health=self._health,
-            settings=self._api_settings,
+            settings=lambda: self._settings,
             keys=keys,
             clock=self._clock,
             new_id=new_id,
             more_routes=[metrics_route(self._metrics.render)] if self.config.metrics.public else [],
         )
-
-    def _api_settings(self) -> ApiSettings:
-        return parameters.api_settings(self.config)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -367,6 +363,7 @@ class Runtime:
     def _follow(self, config: RuntimeConfig) -> None:
         """Put the hot keys in force; the others stay as they were at the start."""
         self.config = config
+        self._settings = parameters.api_settings(config)
         self._flags.replace_spec(config.rollout)
         self._limit.reconfigure(config.governor.limit_params())
         self._admission.set_limit(self._limit.value)

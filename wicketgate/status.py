@@ -169,7 +169,9 @@ class Status:
             http1_connections=connections.h1,
             limit=sources.limit.value,
             fixed_limit=admission.fixed_limit,
-            pipeline_hits_ratio=recorder.hits / recorder.pipelined if recorder.pipelined else 0.0,
+            pipeline_hits_ratio=sources.metrics.pipeline_hits / recorder.pipelined
+            if recorder.pipelined
+            else 0.0,
             objectives=self._objectives(now_s),
             rollouts=self._rollouts(),
             objective_states=tuple(State),

@@ -18,12 +18,14 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from wicketgate.api.exchange import envelope
 from wicketgate.api.keys import Role
 from wicketgate.errors import (
     AuthenticationError,
     ForbiddenError,
     InvalidRequestError,
     MisdirectedError,
+    UnavailableError,
     WicketgateError,
 )
 
@@ -136,11 +138,8 @@ class _Snapshots:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._viewers.locked():
-            refusal = JSONResponse(
-                _envelope(f"{MAX_VIEWERS} viewers are the most"),
-                status_code=503,
-                headers={"retry-after": "5"},
-            )
+            error = UnavailableError(f"{MAX_VIEWERS} viewers are the most", code="too_many_viewers")
+            refusal = JSONResponse(envelope(error), status_code=error.status, headers={"retry-after": "5"})
             await refusal(scope, receive, send)
             return
         async with self._viewers:
@@ -182,7 +181,7 @@ class _Guarded:
         if scope["type"] == "http":
             error = self._refusal(scope)
             if error is not None:
-                response = JSONResponse(_envelope(error.message, error), status_code=error.status)
+                response = JSONResponse(envelope(error), status_code=error.status)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -220,20 +219,9 @@ class _Guarded:
         )
 
 
-def _envelope(message: str, error: WicketgateError | None = None) -> dict[str, object]:
-    return {
-        "error": {
-            "message": message,
-            "type": error.api_type if error else "server_error",
-            "param": error.param if error else None,
-            "code": error.code if error else "too_many_viewers",
-        }
-    }
-
-
 def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, WicketgateError)
-    return JSONResponse(_envelope(error.message, error), status_code=error.status)
+    return JSONResponse(envelope(error), status_code=error.status)
 
 
 async def _body(request: Request) -> Mapping[str, object]:

@@ -72,8 +72,6 @@ class Engine(Protocol):
 class _Waiter:
     ticket: asyncio.Future[Ticket]
     adaptive: bool
-    request: InferenceRequest
-    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +160,7 @@ class Dispatcher:
     async def _wait(self, request: InferenceRequest, record: Record, adaptive: bool, fcfs_s: float) -> Ticket:
         parts = self._parts
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        self._waiters[request.id] = _Waiter(ticket=future, adaptive=adaptive, request=request, record=record)
+        self._waiters[request.id] = _Waiter(ticket=future, adaptive=adaptive)
         flagged = "ttft_pipeline" in record.on
         parts.queue.arrive(
             request.id,
