@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.utils import load_model
 
-from wicketgate.engine.wire import HostOptions
+from wicketgate.engine.options import HostOptions
 
 
 def burst(generator: Any, prompts: list[list[int]], *, max_tokens: int) -> dict[str, object]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tokenizers import Tokenizer
 
@@ -18,6 +19,36 @@ MODEL: Final = DEMO / "model"
 TEXT: Final = DEMO / "text" / "python_topics.txt"
 _STEP: Final = 127
 """Between the beginnings of two prompts; any number that shares no factor with the number of places."""
+
+
+class Supply(Protocol):
+    """Gives out prompts, each once."""
+
+    def take(self, length: int) -> list[int]:
+        """Return the next one, of so many tokens."""
+
+
+class RandomPrompts:
+    """
+    Made prompts for a made model: no two in a row share their first token, so no prefix is ever shared.
+
+    Args:
+        lowest: Least token id to use.
+        highest: Largest token id to use.
+        seed: Another seed gives other prompts.
+    """
+
+    def __init__(self, *, lowest: int, highest: int, seed: int = 1) -> None:
+        self._lowest, self._highest = lowest, highest
+        self._chance = random.Random(seed)
+        self._given = 0
+
+    def take(self, length: int) -> list[int]:
+        """Return the next one."""
+        places = self._highest - self._lowest + 1
+        first = self._lowest + self._given % places
+        self._given += 1
+        return [first, *(self._chance.randint(self._lowest, self._highest) for _ in range(length - 1))]
 
 
 class Prompts:

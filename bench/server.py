@@ -46,15 +46,17 @@ class Ran:
 
 class Server:
     """
-    One gateway on the demo model, under the name `demo`.
+    One gateway on one model, which clients call `demo`.
 
     Args:
         folder: For its configuration, state and log.
         config: What the configuration file says besides the model.
+        model: The model's folder.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object], *, model: Path = MODEL) -> None:
         self.folder = folder
+        self._model = model
         self.file = folder / "runtime.yaml"
         self.log = folder / "serve.log"
         self.state_dir = folder / "state"
@@ -204,7 +206,7 @@ class Server:
         # JSON is YAML. Renamed into place: the gateway must never read half a file.
         draft = self.file.with_suffix(".new")
         draft.write_text(
-            json.dumps({"models": [{"id": "demo", "path": str(MODEL)}], **config}), encoding="utf-8"
+            json.dumps({"models": [{"id": "demo", "path": str(self._model)}], **config}), encoding="utf-8"
         )
         draft.replace(self.file)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bench.ceiling import Ceiling
     from bench.h2_client import Connection
-    from bench.prompts import Prompts
+    from bench.prompts import Supply
     from bench.server import Server
 
 PROMPT_TOKENS: Final = 64
@@ -39,7 +39,7 @@ class Throughput:
         began_s: When the measurement began, monotonic.
     """
 
-    def __init__(self, server: Server, ceiling: Ceiling, prompts: Prompts, *, began_s: float) -> None:
+    def __init__(self, server: Server, ceiling: Ceiling, prompts: Supply, *, began_s: float) -> None:
         self._server = server
         self._ceiling = ceiling
         self._prompts = prompts

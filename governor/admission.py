@@ -186,6 +186,7 @@ class Admission:
         self._live: set[int] = set()
         self._serial = 0
         self._draining = False
+        self._held = False
 
     @property
     def in_flight(self) -> int:
@@ -213,6 +214,11 @@ class Admission:
         return self._draining
 
     @property
+    def is_held(self) -> bool:
+        """Whether arrivals wait until those in flight have ended."""
+        return self._held
+
+    @property
     def oldest_arrived_s(self) -> float | None:
         """When the request that waits longest arrived."""
         return next((waiting.arrived_s for waiting in self._waiting.values()), None)
@@ -236,6 +242,8 @@ class Admission:
 
     def has_room(self, *, adaptive: bool) -> bool:
         """Say whether one more request of this kind may be in flight."""
+        if self._held and self._live:
+            return False
         return len(self._live) < (self._limit if adaptive else self._params.fixed_limit)
 
     def arrive(self, *, request_id: str, adaptive: bool, now_s: float) -> Admitted | Queued | Shed:
@@ -306,6 +314,14 @@ class Admission:
         if self._waiting and outcome is not Outcome.CANCELLED:
             self._rate.complete()
         return True
+
+    def hold(self, held: bool) -> None:
+        """
+        Let arrivals wait while somebody is in flight, because more at once would not fit; or end that.
+
+        With nobody in flight one is let in: what is short may be freed by nothing else than serving.
+        """
+        self._held = held
 
     def drain(self) -> None:
         """Refuse every new request; those that wait or run go on."""

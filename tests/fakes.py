@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from wicketgate.errors import InvalidRequestError
+from wicketgate.errors import InvalidRequestError, NotFoundError
 from wicketgate.inference import (
     Finished,
     FinishReason,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from wicketgate.errors import UnavailableError
     from wicketgate.inference import Prompt
+    from wicketgate.pipeline.lane import Lane
 
 
 class Clock:
@@ -85,12 +86,12 @@ class FakeEngine:
     def unavailable(self) -> UnavailableError | None:
         return self.error
 
-    def submit(self, ids: Sequence[int], sampling: Sampling) -> FakeStream:
-        stream = FakeStream(next(self._ids), ids, sampling)
+    def submit(self, ids: Sequence[int], request: InferenceRequest) -> FakeStream:
+        stream = FakeStream(next(self._ids), ids, request.sampling)
         self.streams.append(stream)
         return stream
 
-    def warm(self, ids: Sequence[int]) -> int | None:
+    def warm(self, ids: Sequence[int], *, salt: str) -> int | None:
         if self.error is not None:
             return None
         job = next(self._ids)
@@ -99,6 +100,25 @@ class FakeEngine:
 
     def cancel_warm(self, job: int) -> None:
         self.warm_jobs.pop(job, None)
+
+
+class FakeLanes:
+    """One model's lane, always open; another name is unknown."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def enter(self, model: str) -> Lane:
+        if model != self.lane.model:
+            raise NotFoundError(f"no model {model}", code="model_not_found")
+        await self.gate.wait()
+        self.lane.holders += 1
+        return self.lane
+
+    def leave(self, lane: Lane) -> None:
+        lane.holders -= 1
 
 
 class FakeTextStream:
@@ -154,11 +174,12 @@ def request(
     arrived_s: float = 100.0,
     max_tokens: int = 8,
     stop: tuple[str, ...] = (),
+    model: str = "demo",
 ) -> InferenceRequest:
     """Return a completion request for a text."""
     return InferenceRequest(
         id=name,
-        model="demo",
+        model=model,
         prompt=TextPrompt(text=text),
         sampling=Sampling(max_tokens=max_tokens, seed=1),
         arrived_s=arrived_s,

@@ -67,8 +67,8 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words allowed, where only some are."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
+        """The words or numbers allowed, as they are written, where only some are."""
+        return tuple(map(str, get_args(self.type))) if get_origin(self.type) is Literal else ()
 
     @property
     def unit(self) -> str:

@@ -101,6 +101,10 @@ class ModelEntry(Section):
     """Name that clients use in `model`; by default the last part of the path."""
     path: ModelPath
     """Folder of the model, relative to this file, or the id of a model on the hub (ORGANISATION/NAME)."""
+    pinned: bool = False
+    """Never unload it to make room for another model."""
+    load: Literal["start", "demand"] = "start"
+    """When to load it: with the server, or with the first request that names it."""
 
     @property
     def name(self) -> str:
@@ -117,6 +121,39 @@ class SimulatedSection(Section):
     """How many times as fast as the machine that it imitates."""
 
 
+class KvDiskSection(Section):
+    """Computed KV of conversations, kept on disk: found again after a restart. It holds what users wrote."""
+
+    enabled: bool = False
+    """Write KV to disk, in files that only this user can read."""
+    path: LocalPath | None = None
+    """Folder; null is the system's place for caches of this runtime."""
+    max_bytes: Annotated[Bytes, Field(ge=1 << 20, le=1 << 44)] = 20 << 30
+    """Most bytes that the folder may hold; the least recently used files go first."""
+    bits: Literal[8, 16] = 16
+    """8 writes KV quantised to 8 bits: half the bytes, answers may differ; 16 writes it as it is."""
+
+
+class SpeculationSection(Section):
+    """Several tokens guessed ahead and verified in one pass; the answers stay the same."""
+
+    mode: Literal["auto", "off"] = "auto"
+    """Guess where few streams run and it is measured to be faster, or never."""
+    draft_model: ModelPath | None = None
+    """A small model with the same vocabulary that guesses; null guesses from repeated text only."""
+    max_tokens: Annotated[int, Field(ge=1, le=32)] = 6
+    """Most tokens guessed ahead."""
+
+
+class MemorySection(Section):
+    """What the engine may use; admission stops at 85 % of it, and work is ended at 95 %."""
+
+    max_bytes: Annotated[Bytes, Field(ge=1 << 24, le=1 << 44)] | None = None
+    """Weights, KV and work together; null takes what the device recommends."""
+    wired_bytes: Annotated[Bytes, Field(ge=0, le=1 << 44)] | None = None
+    """macOS: memory kept resident for the GPU; null wires weights that fill most of it, 0 wires nothing."""
+
+
 class EngineSection(Section):
     """The engine host, the process that runs the model."""
 
@@ -127,7 +164,17 @@ class EngineSection(Section):
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     """Streams decoded together."""
     prefill_step_tokens: Annotated[int, Field(ge=16, le=65_536)] = 512
-    """Prompt tokens computed between two decode steps; fewer keep the streams smoother."""
+    """Most prompt tokens computed at a time; chunk_target_s usually asks for fewer."""
+    chunk_target_s: Annotated[Seconds, Field(ge=0.005, le=10), HOT] = 0.1
+    """Longest gap that computing prompts should make between two tokens of a running stream."""
+    decode_share_ratio: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    """Share of the time that running streams keep while prompts are computed."""
+    prewarm: bool = True
+    """Before the server is ready, compute one synthetic request and the pinned prompts."""
+    pinned_prompts: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """System prompts whose KV is computed at the start and always kept."""
+    trust_model_code: bool = False
+    """Run Python code that a model's folder brings; only for a model that you trust as a program."""
     prefix_cache_bytes: Annotated[Bytes, Field(ge=0, le=1 << 40)] = 256 << 20
     """Memory for the KV of finished conversations; 0 keeps none."""
     context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
@@ -142,8 +189,14 @@ class EngineSection(Section):
     """Longest pause before a restart."""
     max_deaths_per_minute: Annotated[int, Field(ge=1, le=1000)] = 20
     """After more deaths of the host than this the gateway stops restarting it."""
-    max_deaths_per_stream: Annotated[int, Field(ge=1, le=100)] = 2
-    """A stream that was there at this many deaths is ended with an error."""
+    models_max_bytes: Annotated[Bytes, Field(ge=1 << 20, le=1 << 44)] | None = None
+    """Weights of all loaded models together; the least recently used ones go first. null is no bound."""
+    kv_disk: KvDiskSection = KvDiskSection()
+    """KV on disk."""
+    speculation: SpeculationSection = SpeculationSection()
+    """Guessing ahead."""
+    memory: MemorySection = MemorySection()
+    """Bounds of memory."""
     simulated: SimulatedSection = SimulatedSection()
     """The engine without a model."""
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wicketgate.errors import WicketgateError
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the answer must look like."""
+
+    kind: Literal["json_object", "json_schema", "regex", "lark"]
+    text: str = ""
+    """The schema as JSON, the expression, or the grammar; empty for json_object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +39,22 @@ class Sampling:
     """Least probability relative to the likeliest token, 0 to 1; 0 is off."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens seen in the last 20; 1 is off."""
+    presence_penalty: float = 0.0
+    """Taken from the logits of tokens that the answer holds; 0 is off."""
+    frequency_penalty: float = 0.0
+    """Taken from the logits of a token once for each time that the answer holds it; 0 is off."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit), each id once."""
     logprobs: int | None = None
     """Alternatives to report beside the chosen token, 0 to 20; None reports nothing."""
     stop_token_ids: tuple[int, ...] = ()
     """Ids that end the answer besides the model's own end tokens; not part of the text."""
     ignore_eos: bool = False
     """Go on past the model's end tokens until max_tokens."""
+    min_tokens: int = 0
+    """No end token is drawn before so many tokens of answer."""
+    grammar: Grammar | None = None
+    """None lets the answer be any text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +108,12 @@ class InferenceRequest:
     """Id of the API key that made the request."""
     connection: str | None = None
     """Address and port of its connection, for features decided by connection."""
+    priority: int = 0
+    """Class of service: 0 is interactive; higher ones wait longer, and give way first."""
+    salt: str = ""
+    """KV is shared only between requests of the same salt."""
+    session: str = ""
+    """Names the conversation in reports of the prefix store; empty where the client names none."""
 
 
 class FinishReason(StrEnum):

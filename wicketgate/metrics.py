@@ -11,9 +11,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -25,6 +35,8 @@ from prometheus_client.core import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from wicketgate.facts import Facts, Quantiles
 
 OUTCOMES = ("ok", "error", "cancelled", "shed", "deadline", "invalid")
 """How a request can end."""
@@ -60,97 +72,30 @@ class GapHistogram:
         self.counts[bisect_left(GAP_BUCKETS_S, gap_s)] += streams
         self.sum_s += gap_s * streams
 
-    def family(self, model: str) -> Metric:
-        """Render as a histogram family."""
-        family = HistogramMetricFamily(
-            P + "inter_token_latency_seconds", "Gaps between tokens, weighted by streams.", labels=["model"]
-        )
-        total = 0
-        buckets = []
-        for bound, count in zip([*map(str, GAP_BUCKETS_S), "+Inf"], self.counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        family.add_metric([model], buckets=buckets, sum_value=self.sum_s)
-        return family
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the counts as Prometheus adds them up: each bound with all that is at most it."""
+        bounds = [*map(str, GAP_BUCKETS_S), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantiles:
-    """A sliding window's quantiles in seconds, and its samples; NaN where it holds nothing."""
-
-    p50_s: float
-    p95_s: float
-    p99_s: float
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """What the monitor says of one objective."""
-
-    name: str
-    state: str
-    evidence_nats: float
-    good: int
-    """In the monitor's window."""
-    bad: int
-    """In the monitor's window."""
-    violations: int
-    recoveries: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
-    """Where one feature stands."""
-
-    feature: str
-    percentage: float
-    phase: str
-    revision: int
-    in_flight_on: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Everything that is a state, read at scrape time."""
-
-    model: str
-    version: str
-    ttft: Quantiles
-    itl: Quantiles
-    requests_per_s: float
-    tokens_per_s: float
-    in_flight: int
-    streams: Mapping[str, int]
-    """By state: queued, prefilling, decoding."""
-    oldest_waiting_s: float
-    error_ratio: float
-    http2_connections: int
-    http1_connections: int
-    limit: int
-    fixed_limit: int
-    pipeline_hits_ratio: float
-    objectives: tuple[Objective, ...]
-    rollouts: tuple[Rollout, ...]
-    objective_states: tuple[str, ...]
-    phases: tuple[str, ...]
-    engine_up: bool
-    engine_restarts: int
-    engine_rows: int
-    kv_bytes: int
-    engine_memory_bytes: int
-    loop_lag_s: float
-    loop_tasks: int
+def process_registry() -> CollectorRegistry:
+    """Make a registry that holds what prometheus_client says of this process."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 class Metrics:
     """The counted metrics and the renderer of the page."""
 
-    def __init__(self, registry: CollectorRegistry, *, model: str, features: tuple[str, ...]) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, models: tuple[str, ...], features: tuple[str, ...]
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and say nothing
         self._registry = registry
-        self.model = model
-        self.gaps = GapHistogram()
+        self.models = models
+        self.gaps = {model: GapHistogram() for model in models}
         self.pipeline_hits = 0
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
@@ -190,16 +135,18 @@ class Metrics:
 
     def _create_children(self, features: tuple[str, ...]) -> None:
         for kind in CLASSES:
-            for outcome in OUTCOMES:
-                self.requests.labels(self.model, kind, outcome)
-            for metric in (self.prompt_tokens, self.cached_tokens, self.generated_tokens):
-                metric.labels(self.model, kind)
-            self.ttft.labels(self.model, kind)
-            self.duration.labels(self.model, kind)
+            for model in self.models:
+                for outcome in OUTCOMES:
+                    self.requests.labels(model, kind, outcome)
+                for metric in (self.prompt_tokens, self.cached_tokens, self.generated_tokens):
+                    metric.labels(model, kind)
+                self.ttft.labels(model, kind)
+                self.duration.labels(model, kind)
             self.queue_time.labels(kind)
             self.refusal.labels(kind)
-        self.cache_queries.labels(self.model)
-        self.cache_hits.labels(self.model)
+        for model in self.models:
+            self.cache_queries.labels(model)
+            self.cache_hits.labels(model)
         for path in PATHS:
             self.paths.labels(path)
         for feature in features:
@@ -238,7 +185,7 @@ class _Collector:
         yield from _objectives(facts)
         yield from _rollouts(facts)
         yield from _engine(facts)
-        yield self._metrics.gaps.family(facts.model)
+        yield _gaps(self._metrics.gaps)
 
 
 def _gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
@@ -304,6 +251,15 @@ def _flow(facts: Facts) -> Iterator[Metric]:
         yield _summary(f"{P}{name}_window_seconds", window, facts.model)
 
 
+def _gaps(histograms: Mapping[str, GapHistogram]) -> Metric:
+    family = HistogramMetricFamily(
+        P + "inter_token_latency_seconds", "Gaps between tokens, weighted by streams.", labels=["model"]
+    )
+    for model, histogram in histograms.items():
+        family.add_metric([model], buckets=histogram.buckets(), sum_value=histogram.sum_s)
+    return family
+
+
 def _summary(name: str, window: Quantiles, model: str) -> Metric:
     family = SummaryMetricFamily(name, "Sliding 60 s, from the t-digest; do not average.", labels=["model"])
     family.add_sample(name + "_count", {"model": model}, window.count)
@@ -360,7 +316,18 @@ def _engine(facts: Facts) -> Iterator[Metric]:
     yield CounterMetricFamily(
         P + "engine_restarts", "Restarts of the engine host.", value=facts.engine_restarts
     )
-    yield _gauge(P + "engine_rows", "Streams in the running batch.", facts.engine_rows)
-    yield _gauge(P + "engine_kv_bytes", "KV of running streams and kept prefixes.", facts.kv_bytes)
-    yield _gauge(P + "engine_memory_bytes", "Allocated by the engine.", facts.engine_memory_bytes)
+    engines = facts.engines
+    yield _gauge(P + "models_loaded", "Models whose weights are loaded.", facts.models_loaded)
+    rows, kv_bytes = sum(each.rows for each in engines), sum(each.kv_bytes for each in engines)
+    memory_bytes = sum(each.memory_bytes for each in engines)
+    yield _gauge(P + "engine_rows", "Streams in the running batches.", rows)
+    yield _gauge(P + "engine_kv_bytes", "KV of running streams and kept prefixes.", kv_bytes)
+    yield _gauge(P + "engine_memory_bytes", "Allocated by the engine hosts.", memory_bytes)
+    yield _by(
+        P + "engine_memory_pressure",
+        "0 normal, 1 above the soft mark, 2 above the hard mark.",
+        "model",
+        {each.model: each.pressure for each in engines},
+    )
+    yield _by(P + "kv_disk_bytes", "KV on disk.", "model", {each.model: each.disk_bytes for each in engines})
     yield _gauge(P + "build_info", "1.", 1, {"version": facts.version})

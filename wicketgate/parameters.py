@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,42 +11,41 @@ from transport.server import ServerParams
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.config_fields import split_bind
 from wicketgate.engine.client import EngineParams
+from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams
 from wicketgate.engine.supervision import RestartParams
-from wicketgate.engine.wire import HostOptions
 from wicketgate.pipeline.queue import QueueParams
 from wicketgate.pipeline.warm import WarmParams
-from wicketgate.platform import engine_silence_s
+from wicketgate.platform import default_kv_dir, engine_silence_s
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wicketgate.config import RuntimeConfig
+    from wicketgate.served import ServedModel
 
 
-def engine_params(config: RuntimeConfig, model: Path, *, vocabulary_size: int) -> EngineParams:
+def engine_params(
+    config: RuntimeConfig,
+    served: ServedModel,
+    *,
+    state_dir: Path,
+    vocabulary_size: int,
+    pins: list[list[int]],
+) -> EngineParams:
     """
-    Return how the engine host is started and watched.
+    Return how a model's engine host is started and watched.
 
     Args:
         config: The whole configuration.
-        model: The model's folder.
+        served: The model.
+        state_dir: Of the runtime.
         vocabulary_size: Token ids that its tokenizer knows; the simulated engine draws from them.
+        pins: Prefixes that the host computes at the start and always keeps.
     """
     engine = config.engine
-    simulated = engine.simulated
     return EngineParams(
-        options=HostOptions(
-            engine=engine.kind,
-            model=str(model),
-            max_batch_size=engine.max_batch_size,
-            prefill_step_tokens=engine.prefill_step_tokens,
-            prefix_cache_bytes=engine.prefix_cache_bytes,
-            context_tokens=engine.context_tokens,
-            seed=simulated.seed,
-            vocabulary_size=vocabulary_size,
-            plant=_plant(simulated.speed_ratio),
-        ),
+        options=host_options(config, served, state_dir=state_dir, vocabulary_size=vocabulary_size, pins=pins),
         start_timeout_s=engine.start_timeout_s,
         freeze_floor_s=engine_silence_s() if engine.freeze_floor_s is None else engine.freeze_floor_s,
         restart=RestartParams(
@@ -52,9 +53,56 @@ def engine_params(config: RuntimeConfig, model: Path, *, vocabulary_size: int) -
             backoff_max_s=engine.backoff_max_s,
             max_deaths_per_minute=engine.max_deaths_per_minute,
         ),
-        max_deaths_per_stream=engine.max_deaths_per_stream,
         blas=engine.blas,
     )
+
+
+def host_options(
+    config: RuntimeConfig,
+    served: ServedModel,
+    *,
+    state_dir: Path,
+    vocabulary_size: int,
+    pins: list[list[int]],
+) -> HostOptions:
+    """Return what a model's engine host is started with; the arguments are those of `engine_params`."""
+    engine, disk, speculation = config.engine, config.engine.kv_disk, config.engine.speculation
+    return HostOptions(
+        engine=engine.kind,
+        model=str(served.folder),
+        trust_model_code=engine.trust_model_code,
+        max_batch_size=engine.max_batch_size,
+        prefill_step_tokens=engine.prefill_step_tokens,
+        chunk_target_s=engine.chunk_target_s,
+        decode_share_ratio=engine.decode_share_ratio,
+        context_tokens=engine.context_tokens,
+        prewarm=engine.prewarm,
+        pins=pins,
+        prefix_cache_bytes=engine.prefix_cache_bytes,
+        kv_dir=str(kv_folder(config, served.name, state_dir=state_dir)) if disk.enabled else "",
+        kv_disk_bytes=disk.max_bytes // max(1, len(config.models)) if disk.enabled else 0,
+        kv_disk_bits=8 if disk.bits == 8 else 0,
+        speculation=speculation.mode,
+        draft_model="" if served.draft_folder is None else str(served.draft_folder),
+        draft_tokens=speculation.max_tokens,
+        memory_bytes=_part(engine.memory.max_bytes, served.memory_ratio),
+        wired_bytes=_part(engine.memory.wired_bytes, served.memory_ratio),
+        seed=engine.simulated.seed,
+        vocabulary_size=vocabulary_size,
+        plant=_plant(engine.simulated.speed_ratio),
+    )
+
+
+def kv_folder(config: RuntimeConfig, model: str, *, state_dir: Path) -> Path:
+    """Return where a model's KV is kept on disk: a folder of its own, named alike on every file system."""
+    root = config.engine.kv_disk.path or default_kv_dir(config.name, state_dir=state_dir)
+    readable = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:40]
+    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+    return root / f"{readable}-{digest}".lstrip("-")
+
+
+def _part(size_bytes: int | None, ratio: float) -> int | None:
+    return None if size_bytes is None else int(size_bytes * ratio)
 
 
 def _plant(speed_ratio: float) -> dict[str, float]:

@@ -7,23 +7,43 @@ with the real one as default, so that a test on one system can ask what another 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from wicketgate.macos import Mac
 
 SOCKET_PATH_BYTES: Final = 103
 """Longest path of a Unix socket on macOS, without its NUL; Linux allows 107."""
 _TRIAL_TIMEOUT_S: Final = 10.0
+_TOOL_TIMEOUT_S: Final = 5.0
+_REPORTS_S: Final = 7 * 86_400.0
+_F_FULLFSYNC: Final = 51
+"""fcntl.F_FULLFSYNC, which Python knows on macOS only."""
 
 
 def is_macos(system: str = sys.platform) -> bool:
     """Say whether this is macOS."""
     return system == "darwin"
+
+
+def macos_version(*, system: str = sys.platform, release: str | None = None) -> tuple[int, ...] | None:
+    """Return the version of macOS, such as (15, 5); None on any other system."""
+    if not is_macos(system):
+        return None
+    if release is None:
+        import platform
+
+        release = platform.mac_ver()[0]
+    return tuple(int(part) for part in release.split(".") if part.isdigit()) or None
 
 
 # Folders
@@ -89,7 +109,26 @@ def sqlite_needs_fullfsync(system: str = sys.platform) -> bool:
     return is_macos(system)
 
 
-# Processes
+def flush_to_disk(
+    descriptor: int,
+    *,
+    system: str = sys.platform,
+    control: Callable[[int, int], int] = fcntl.fcntl,
+    sync: Callable[[int], None] = os.fsync,
+) -> None:
+    """Write a file through to the disk itself; on macOS fsync stops at the drive's cache."""
+    if is_macos(system):
+        try:
+            control(descriptor, _F_FULLFSYNC)
+            return
+        except OSError as error:
+            # Network and foreign file systems do not know it.
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+    sync(descriptor)
+
+
+# Memory and processes
 
 
 def total_memory_bytes() -> int | None:
@@ -100,8 +139,33 @@ def total_memory_bytes() -> int | None:
         return None
 
 
-def process_memory_bytes(pid: int, *, proc: Path = Path("/proc")) -> int | None:
-    """Return the resident memory of a process, or None where it cannot be read."""
+def usable_memory_bytes(
+    *, total_bytes: int | None = None, groups: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Return the machine's memory, or what the container that this runs in may use, where that is less."""
+    known = [total_memory_bytes() if total_bytes is None else total_bytes]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            known.append(int((groups / name).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return min((size for size in known if size is not None), default=None)
+
+
+def process_memory_bytes(
+    pid: int,
+    *,
+    proc: Path = Path("/proc"),
+    this_mac: Mac | None = None,
+) -> int | None:
+    """
+    Return the memory of a process, or None where it cannot be read.
+
+    On Linux what is resident, on macOS the footprint that the system judges it by.
+    """
+    this_mac = this_mac or mac()
+    if this_mac is not None:
+        return this_mac.footprint_bytes(pid)
     try:
         pages = int((proc / str(pid) / "statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -132,6 +196,53 @@ def open_file_descriptors(
         except OSError:
             continue
     return None
+
+
+# What only a Mac has
+
+
+def mac(system: str = sys.platform) -> Mac | None:
+    """Return this Mac, to be asked for its state; None on any other system."""
+    if not is_macos(system):
+        return None
+    from wicketgate.macos import PROCESS_LIBRARY, SYSTEM_LIBRARY, Mac, open_library
+
+    return Mac(system=open_library(SYSTEM_LIBRARY), processes=open_library(PROCESS_LIBRARY), run=output_of)
+
+
+def crash_reports(
+    now_unix_s: float, *, system: str = sys.platform, home: Path | None = None
+) -> tuple[str, ...]:
+    """Name what macOS reported in the last days about panics, the GPU, memory and Python."""
+    if not is_macos(system):
+        return ()
+    from wicketgate import macos
+
+    folder = Path("Library", "Logs", "DiagnosticReports")
+    return macos.crash_reports(
+        [_home(home) / folder, Path("/") / folder], since_unix_s=now_unix_s - _REPORTS_S
+    )
+
+
+def output_of(command: list[str]) -> str | None:
+    """Run a program of the system and return what it printed; None where it is missing, slow or fails."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def sleeping_clock(system: str = sys.platform) -> Callable[[], float]:
+    """Return a monotonic clock that goes on while the machine sleeps, as `time.monotonic` does not."""
+    # On macOS CLOCK_MONOTONIC_RAW is mach_continuous_time.
+    clock = "CLOCK_MONOTONIC_RAW" if is_macos(system) else "CLOCK_BOOTTIME"
+    number: int | None = getattr(time, clock, None)
+    return time.monotonic if number is None else lambda: time.clock_gettime(number)
 
 
 # The engine host

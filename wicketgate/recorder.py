@@ -73,7 +73,8 @@ class Recorder:
         self._features = tuple(features)
         self._live: dict[str, Record] = {}
         self._gap_steps = 0
-        self._last_step: tuple[float, int] | None = None
+        self._last_steps: dict[str, tuple[float, int]] = {}
+        """By model: when the last step's tokens were known, and how many streams went on after it."""
         self.itl_sample_rate = 1
         """One step in this many feeds the objectives on gaps, with its weight."""
         self.log_requests = True
@@ -128,8 +129,7 @@ class Recorder:
         record.completion_tokens += count
 
     def _count_start(self, record: Record, ttft_s: float) -> None:
-        metrics = self._sink.metrics
-        model = metrics.model
+        metrics, model = self._sink.metrics, record.request.model
         metrics.ttft.labels(model, INTERACTIVE).observe(ttft_s)
         metrics.prompt_tokens.labels(model, INTERACTIVE).inc(record.prompt_tokens)
         metrics.cached_tokens.labels(model, INTERACTIVE).inc(record.cached_tokens)
@@ -143,37 +143,43 @@ class Recorder:
             if path != "cold":
                 metrics.pipeline_hits += 1
 
-    def step(self, *, at_s: float, tokens: int, rows: int) -> StepGap | None:
+    def step(
+        self, model: str, *, at_s: float, tokens: int, rows: int, is_early: bool = False
+    ) -> StepGap | None:
         """
-        One engine step ended.
+        One engine step ended, or told of its first tokens before its end.
 
         Args:
+            model: Whose.
             at_s: When its tokens were known.
             tokens: How many it brought.
             rows: Streams that go on decoding after it.
+            is_early: Its rows have not had their tokens yet.
 
         Returns:
             The gap between this step's tokens and the last one's; None when no stream saw both.
         """
-        last, self._last_step = self._last_step, (at_s, rows)
+        last = self._last_steps.get(model)
+        if not is_early:
+            self._last_steps[model] = (at_s, rows)
         if tokens == 0:
             return None
         now_s = self._clock()
         self._sink.figures.generated(tokens=tokens, now_s=now_s)
         self._sink.monitor.generated(tokens=tokens)
-        if last is None or last[1] == 0:
+        if last is None or last[1] == 0 or is_early:
             return None
         gap_s, streams = at_s - last[0], min(last[1], tokens)
-        self._sink.metrics.gaps.observe(gap_s, streams=streams)
+        self._sink.metrics.gaps[model].observe(gap_s, streams=streams)
         self._sink.figures.step(gap_s=gap_s, streams=streams, now_s=now_s)
         self._gap_steps += 1
         if self._gap_steps % self.itl_sample_rate == 0:
             self._sink.monitor.step(gap_s=gap_s, streams=streams * self.itl_sample_rate, now_s=now_s)
         return StepGap(gap_s=gap_s, streams=streams)
 
-    def engine_lost(self) -> None:
-        """The next step is another host's: no gap spans the two."""
-        self._last_step = None
+    def engine_lost(self, model: str) -> None:
+        """The model's next step is another host's: no gap spans the two."""
+        self._last_steps.pop(model, None)
 
     def refused(self, record: Record, *, status: int, code: str) -> None:
         """Admission said no; not an error, and no sample of latency."""
@@ -218,11 +224,11 @@ class Recorder:
         self._live.pop(record.request.id, None)
         now_s = self._clock()
         duration_s = now_s - record.request.arrived_s
-        metrics = self._sink.metrics
-        metrics.requests.labels(metrics.model, INTERACTIVE, outcome).inc()
-        metrics.generated_tokens.labels(metrics.model, INTERACTIVE).inc(record.completion_tokens)
+        metrics, model = self._sink.metrics, record.request.model
+        metrics.requests.labels(model, INTERACTIVE, outcome).inc()
+        metrics.generated_tokens.labels(model, INTERACTIVE).inc(record.completion_tokens)
         if outcome == "ok":
-            metrics.duration.labels(metrics.model, INTERACTIVE).observe(duration_s)
+            metrics.duration.labels(model, INTERACTIVE).observe(duration_s)
         for feature in self._features:
             arm = "canary" if feature in record.on else "control"
             metrics.rollout_requests.labels(feature, arm, outcome).inc()

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from governor.admission import Admission
 from governor.limit import Limit
@@ -25,61 +21,60 @@ from qos.policy import Monitor, Violation
 from qos.window import WindowParams
 from wicketgate import parameters
 from wicketgate.api.admin import create_admin_app, metrics_route
+from wicketgate.api.admin_models import model_routes
 from wicketgate.api.endpoint import Edge, new_id
 from wicketgate.api.health import Health, health_routes
 from wicketgate.api.keys import Keys, require_keys
 from wicketgate.api.openai import create_app
-from wicketgate.api.openai_requests import ModelCard
 from wicketgate.config import ConfigurationFaultsError
 from wicketgate.config_fields import split_bind
-from wicketgate.engine.client import EngineClient, EngineState
+from wicketgate.engine.client import EngineState
 from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.flags import FlagBoard
+from wicketgate.fleet import Fleet
 from wicketgate.ledger import Ledger
 from wicketgate.listeners import Listeners
 from wicketgate.loops import LoopLag, drive, every
-from wicketgate.metrics import Metrics
+from wicketgate.metrics import Metrics, process_registry
+from wicketgate.model import Means
 from wicketgate.pipeline.dispatch import Dispatcher, Parts
-from wicketgate.pipeline.gate import GatedEngine
+from wicketgate.pipeline.gate import SOFT
 from wicketgate.pipeline.queue import WaitQueue
-from wicketgate.pipeline.text import TextModel
-from wicketgate.pipeline.warm import Warmer
 from wicketgate.platform import raise_open_files_limit, sqlite_needs_fullfsync
 from wicketgate.recorder import Recorder, Sink
-from wicketgate.snapshot import Identity
-from wicketgate.status import Sources, Status
+from wicketgate.status import Sources, Status, identify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from starlette.types import ASGIApp
 
     from governor.limit import LimitChanged
     from qos.policy import Recovery
-    from transport.server import Connections
+    from wicketgate.api.openai_requests import ModelCard
     from wicketgate.config import RuntimeConfig, Watcher
     from wicketgate.engine.wire import Ready, Step
     from wicketgate.flags import Assignment
     from wicketgate.inference import InferenceRequest
+    from wicketgate.served import ServedModel
     from wicketgate.state_folder import StateFolder
 
 log = logging.getLogger(__name__)
 
-CONFIG_POLL_S = 0.1
-"""How often the configuration file is looked at."""
+POLL_S = 0.1
+"""How often the configuration file and the hosts' memory are looked at."""
 
 
 class Runtime:
     """
-    One gateway: everything between its sockets and its engine host.
+    One gateway: everything between its sockets and its engine hosts.
 
     Args:
         config: What runtime.yaml says.
         state: The open state folder.
-        model: What clients call the model, and its folder.
+        served: The models, the first one being the default.
         watcher: Follows the file that `config` came from; None when there is none.
-        on_ready: Called once, when the listeners accept and the model is loaded.
+        on_ready: Called once, when the listeners accept and the models of the start are loaded.
         clock: Monotonic seconds.
     """
 
@@ -88,7 +83,7 @@ class Runtime:
         config: RuntimeConfig,
         *,
         state: StateFolder,
-        model: tuple[str, Path],
+        served: Sequence[ServedModel],
         watcher: Watcher | None = None,
         on_ready: Callable[[Runtime], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -98,14 +93,14 @@ class Runtime:
         self._watcher = watcher
         self._on_ready = on_ready
         self._clock = clock
-        self.model, self._folder = model
+        self._served = tuple(served)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._has_started = False
         self._tasks = asyncio.TaskGroup()
         self._began_unix_s = int(time.time())
         self._build_cores()
-        self._build_engine()
+        self._build_pipeline()
         self._build_edges()
         self._follow(config)
 
@@ -117,10 +112,7 @@ class Runtime:
             Ledger(self._state.ledger, fullfsync=sqlite_needs_fullfsync()),
             on_change=lambda snapshot: log.info("flags_changed", extra={"revision": snapshot.revision}),
         )
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-        self._metrics = Metrics(registry, model=self.model, features=features)
+        self._metrics = Metrics(process_registry(), models=self.models, features=features)
         self._figures = Figures(WindowParams(), now_s=now_s)
         self._monitor = Monitor(config.qos.params(), now_s=now_s)
         sink = Sink(figures=self._figures, monitor=self._monitor, metrics=self._metrics)
@@ -130,31 +122,24 @@ class Runtime:
         self._admission.set_limit(self._limit.value)
         self._lag = LoopLag(clock=self._clock)
 
-    def _build_engine(self) -> None:
+    def _build_pipeline(self) -> None:
         config = self.config
-        self._text = TextModel.load(self._folder)
-        self._engine = EngineClient(
-            parameters.engine_params(config, self._folder, vocabulary_size=self._text.vocabulary_tokens),
-            on_step=self._stepped,
-            on_state=self._engine_moved,
+        means = Means(
+            state_dir=self._state.path,
+            stepped=self._stepped,
+            moved=self._engine_moved,
+            spawn=self._tasks.create_task,
             clock=self._clock,
         )
-        self._gate = GatedEngine(self._engine, clock=self._clock)
-        self._warmer = Warmer(
-            parameters.warm_params(config),
-            text=self._text,
-            engine=self._gate,
-            spawn=self._tasks.create_task,
-        )
+        self._fleet = Fleet(config, self._served, means=means)
         self._queue = WaitQueue(parameters.queue_params(config))
         parts = Parts(
             assign=self._assign,
             admission=self._admission,
             queue=self._queue,
             recorder=self._recorder,
-            text=self._text,
-            engine=self._gate,
-            warmer=self._warmer,
+            lanes=self._fleet,
+            inline_chars=lambda: self.config.pipeline.text.inline_chars,
             clock=self._clock,
         )
         self._dispatcher = Dispatcher(parts, request_timeout_s=config.server.request_timeout_s)
@@ -165,13 +150,16 @@ class Runtime:
         keys = None if file is None else Keys.load(file)
         for key, bind in (("server.bind", config.server.bind), ("admin.bind", config.admin.bind)):
             require_keys(split_bind(bind)[0], keys, key=key)
-        self._status = Status(self._sources(), self._identity())
+        file = None if self._watcher is None else self._watcher.path
+        identity = identify(config, state_dir=self._state.path, file=file)
+        self._status = Status(self._sources(), identity)
         self._metrics.read(self._status.facts)
         probes = health_routes(Edge(settings=lambda: self._settings, new_id=new_id), self._health)
+        routes = [*probes, *model_routes(self._fleet, rows=self._status.models)]
         self._listeners = Listeners(
             config,
             api=self._api(keys),
-            admin=lambda guard: create_admin_app(self._status, health_routes=probes, guard=guard),
+            admin=lambda guard: create_admin_app(self._status, more_routes=routes, guard=guard),
             state=self._state,
             keys=keys,
             allowed_hosts=lambda: self.config.admin.allowed_hosts,
@@ -198,25 +186,11 @@ class Runtime:
             admission=self._admission,
             limit=self._limit,
             flags=self._flags,
-            engine=self._engine,
-            connections=self._connections,
+            fleet=self._fleet,
+            connections=lambda: self._listeners.connections(),  # noqa: PLW0108  made later than this
             metrics=self._metrics,
             lag=self._lag,
             clock=self._clock,
-        )
-
-    def _connections(self) -> Connections:
-        return self._listeners.connections()
-
-    def _identity(self) -> Identity:
-        return Identity(
-            name=self.config.name,
-            version=version("wicketgate"),
-            pid=os.getpid(),
-            api=self.config.server.bind,
-            admin=self.config.admin.bind,
-            state_dir=str(self._state.path),
-            config=None if self._watcher is None else str(self._watcher.path),
         )
 
     async def run(self) -> ExitCode:
@@ -241,20 +215,19 @@ class Runtime:
             async with self._tasks:
                 timers = self._start_timers()
                 await self._listen()
-                engine = self._tasks.create_task(self._engine.run())
+                self._fleet.start()
                 ready = self._tasks.create_task(self._announce())
                 await self._stopping.wait()
                 ready.cancel()
                 drained = await self._drain()
                 for timer in timers:
                     timer.cancel()
-                await engine
         except* WicketgateError as failures:
             failure = failures.exceptions[0]
         finally:
             await self._listeners.close()
             self._flags.stop()
-            self._text.close()
+            self._fleet.close()
         if failure is not None:
             raise failure
         return ExitCode.DONE if drained else ExitCode.TIMED_OUT
@@ -268,9 +241,11 @@ class Runtime:
     def _start_timers(self) -> list[asyncio.Task[None]]:
         work = [
             drive(self._dispatcher, lambda event: event, clock=self._clock, wake=self._dispatcher.changed),
+            drive(self._fleet.gpu, lambda event: event, clock=self._clock, wake=self._fleet.gpu.changed),
             drive(self._monitor, self._judged, clock=self._clock),
             drive(self._limit, self._limit_moved, clock=self._clock),
-            every(CONFIG_POLL_S, self._reload),
+            every(POLL_S, self._reload),
+            every(POLL_S, self._watch_pressure),
             self._lag.run(),
         ]
         return [self._tasks.create_task(each) for each in work]
@@ -281,25 +256,31 @@ class Runtime:
         log.info("listening", extra={"api": self.api_url, "admin": self.admin_url})
 
     async def _announce(self) -> None:
-        await self._engine.wait_ready(86_400)  # the client itself gives up on hosts that cannot start
+        await self._fleet.wait_started()
         self._has_started = True
         if self._on_ready is not None:
             self._on_ready(self)
 
     async def _drain(self) -> bool:
-        """Take nothing new, let streams in flight finish, then end the engine host."""
+        """Take nothing new, let streams in flight finish, then end the engine hosts."""
         log.info("draining", extra={"in_flight": self._admission.in_flight})
         self._status.draining = True
         self._admission.drain()
         drained = await self._listeners.drain(timeout_s=self.config.server.drain_timeout_s, hurry=self._hurry)
-        await self._engine.stop()
+        await self._fleet.stop()
         return drained
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """What clients call the models, the default one first."""
+        return tuple(each.name for each in self._served)
+
+    @property
     def engine_facts(self) -> Ready:
-        """What the engine host said when it was ready."""
-        assert self._engine.facts is not None
-        return self._engine.facts
+        """What the default model's engine host said when it was ready."""
+        facts = self._fleet.facts(self.models[0])
+        assert facts is not None
+        return facts
 
     @property
     def api_address(self) -> tuple[str, int]:
@@ -311,21 +292,30 @@ class Runtime:
     def _assign(self, request: InferenceRequest) -> Assignment:
         return self._flags.assign(request.key, client=request.client, connection=request.connection)
 
-    def _stepped(self, step: Step) -> None:
-        """Fan one engine step out: to the recorder, the governor and the warmer."""
-        seen = self._recorder.step(at_s=step.at_s, tokens=len(step.tokens), rows=step.load.rows)
+    def _stepped(self, model: str, step: Step) -> None:
+        """Fan one engine step out: to the recorder and the governor."""
+        seen = self._recorder.step(
+            model, at_s=step.at_s, tokens=len(step.tokens), rows=step.load.rows, is_early=step.is_early
+        )
         if seen is not None:
             self._limit.observe_load(in_flight=self._admission.in_flight, queued=self._admission.queued)
             self._limit.observe_step(gap_s=seen.gap_s, streams=seen.streams, now_s=self._clock())
-        if step.kept or step.evicted or step.warmed:
-            self._warmer.news(kept=step.kept, evicted=step.evicted, warmed=step.warmed)
 
-    def _engine_moved(self, state: EngineState, reason: str) -> None:
-        log.info("engine_state_changed", extra={"state": str(state), "reason": reason})
-        self._gate.note(state)
+    def _engine_moved(self, model: str, state: EngineState, reason: str) -> None:
+        log.info("engine_state_changed", extra={"model": model, "state": str(state), "reason": reason})
         if state is not EngineState.READY:
-            self._recorder.engine_lost()
-            self._warmer.engine_lost()
+            self._recorder.engine_lost(model)
+
+    def _watch_pressure(self) -> None:
+        """Above the soft mark of memory arrivals queue, and those in flight go on."""
+        is_short = self._fleet.pressure >= SOFT
+        if is_short != self._admission.is_held:
+            if is_short:
+                log.warning("memory_pressure")
+            else:
+                log.info("memory_recovered")
+            self._admission.hold(is_short)
+            self._dispatcher.pump()
 
     # Events out
 
@@ -369,7 +359,7 @@ class Runtime:
         self._admission.set_limit(self._limit.value)
         self._admission.reconfigure(config.governor.admission_params())
         self._queue.replace_params(parameters.queue_params(config))
-        self._warmer.params = parameters.warm_params(config)
+        self._fleet.reconfigure(config)
         self._dispatcher.reconfigured(request_timeout_s=config.server.request_timeout_s)
         self._recorder.itl_sample_rate = config.phase4_rollout.qos_monitoring.sample_rate
         self._recorder.log_requests = config.logs.requests
@@ -378,20 +368,11 @@ class Runtime:
     # What the API asks
 
     def _cards(self) -> list[ModelCard]:
-        facts, text = self._engine.facts, self._text
-        return [
-            ModelCard(
-                id=self.model,
-                created_unix_s=self._began_unix_s,
-                context_tokens=facts.context_tokens if facts else text.context_tokens or 0,
-                vocabulary_tokens=text.vocabulary_tokens,
-                token_bytes=text.token_bytes,
-            )
-        ]
+        return self._fleet.cards(created_unix_s=self._began_unix_s)
 
     def _health(self) -> Health:
         return Health(
             has_started=self._has_started,
-            engine_is_ready=self._engine.state is EngineState.READY,
+            engine_is_ready=self._fleet.can_serve,
             is_draining=self._status.draining,
         )

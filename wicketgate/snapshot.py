@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wicketgate.metrics import Facts, Quantiles
+    from wicketgate.facts import Facts, Quantiles
 
 SCHEMA = "wicketgate.snapshot/1"
 """Within a schema number fields are only added."""
+_HOST_STATES = {"loading": "starting", "unloading": "stopped", "unloaded": "stopped"}
+"""What a model's state is for its engine host, where the words differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +48,8 @@ class Moment:
     state: str
     """starting, ready, draining, restarting or failed."""
     reason: str
-    engine_state: str
-    engine_pid: int | None
-    last_exit: str
-    context_tokens: int
+    models: tuple[Mapping[str, object], ...]
+    """Name, state, pid and so on of each, the default one first."""
     shed_total: int
     rollouts: tuple[Mapping[str, object], ...]
     objectives: tuple[Mapping[str, object], ...]
@@ -59,6 +59,7 @@ class Moment:
 
 def build(identity: Identity, moment: Moment, facts: Facts) -> dict[str, object]:
     """Return the snapshot: plain values only, ready for JSON; what has no data is None, never 0."""
+    default = moment.models[0]
     return {
         "schema": SCHEMA,
         "ok": True,
@@ -73,16 +74,9 @@ def build(identity: Identity, moment: Moment, facts: Facts) -> dict[str, object]
         "listeners": {"api": identity.api, "admin": identity.admin},
         "state_dir": identity.state_dir,
         "config": {"file": identity.config, "error": moment.config_error},
-        "model": {"id": facts.model, "context_tokens": moment.context_tokens},
-        "engine": {
-            "state": moment.engine_state,
-            "pid": moment.engine_pid,
-            "restarts": facts.engine_restarts,
-            "last_exit": moment.last_exit or None,
-            "rows": facts.engine_rows,
-            "kv_bytes": facts.kv_bytes,
-            "memory_bytes": facts.engine_memory_bytes,
-        },
+        "model": {"id": default["id"], "context_tokens": default["context_tokens"]},
+        "engine": _engine(default, facts),
+        "models": list(moment.models),
         "flow": {
             "in_flight": facts.in_flight,
             "queued": facts.streams["queued"],
@@ -111,6 +105,13 @@ def sentence(moment: Moment, facts: Facts) -> str:
     """Say in one plain sentence what an operator should know first; at most 150 characters."""
     if moment.state != "ready":
         return f"{moment.state}: {moment.reason}"[:150]
+    troubled = [
+        f"{row['id']} is {row['state']}: {row['last_exit']}"
+        for row in moment.models
+        if row["state"] in ("failed", "restarting")
+    ]
+    if troubled:
+        return troubled[0][:150]
     violated = [str(row["why"]) for row in moment.objectives if row["state"] == "violated"]
     if violated:
         return violated[0][:150]
@@ -122,6 +123,20 @@ def sentence(moment: Moment, facts: Facts) -> str:
         f"TTFT p95 is {p95} over {requests} in 60 s; {facts.in_flight} in flight of {facts.limit},"
         f" {facts.streams['queued']} queued."
     )
+
+
+def _engine(default: Mapping[str, object], facts: Facts) -> dict[str, object]:
+    """Tell of the default model's host where it stands, and of all hosts what they hold."""
+    return {
+        "state": _HOST_STATES.get(str(default["state"]), default["state"]),
+        **{key: default[key] for key in ("pid", "last_exit", "safe_mode")},
+        "restarts": facts.engine_restarts,
+        "rows": sum(each.rows for each in facts.engines),
+        "kv_bytes": sum(each.kv_bytes for each in facts.engines),
+        "disk_bytes": sum(each.disk_bytes for each in facts.engines),
+        "memory_bytes": sum(each.memory_bytes for each in facts.engines),
+        "memory_pressure": max((each.pressure for each in facts.engines), default=0),
+    }
 
 
 def _milliseconds(value_s: float) -> str:

@@ -8,32 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from qos.policy import Recovery, State, Violation
 from rollout.stages import Phase
 from wicketgate import snapshot
-from wicketgate.engine.client import EngineState
-from wicketgate.metrics import Facts, Objective, Quantiles, Rollout
+from wicketgate.facts import EngineFacts, Facts, Objective, Quantiles, Rollout
+from wicketgate.model import ModelState
+from wicketgate.snapshot import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from governor.admission import Admission
     from governor.limit import Limit
     from qos import figures as qos_figures
     from qos.policy import Monitor
     from transport.server import Connections
-    from wicketgate.engine.client import EngineClient
+    from wicketgate.config import RuntimeConfig
     from wicketgate.flags import FlagBoard
+    from wicketgate.fleet import Fleet
     from wicketgate.loops import LoopLag
     from wicketgate.metrics import Metrics
+    from wicketgate.model import ModelView
     from wicketgate.recorder import Recorder
-    from wicketgate.snapshot import Identity
 
+ALL_MODELS = "all"
+"""Label of what covers several models."""
+_LOADED = (ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING)
 DIRECT = "direct"
 """What metrics call the phase of a feature that serves its percentage directly."""
 
@@ -48,7 +56,7 @@ class Sources:
     admission: Admission
     limit: Limit
     flags: FlagBoard
-    engine: EngineClient
+    fleet: Fleet
     connections: Callable[[], Connections]
     metrics: Metrics
     lag: LoopLag
@@ -87,21 +95,29 @@ class Status:
             for row in self._sources.flags.describe()
         ]
 
+    def models(self) -> Sequence[Mapping[str, object]]:
+        """Return where every model stands, the default one first."""
+        return [model_row(model) for model in self._sources.fleet.views()]
+
     def state(self) -> tuple[str, str]:
         """Return the runtime's state and the reason for it, in words."""
         if self.draining:
             return "draining", "streams in flight finish, nothing new is taken"
-        match self._sources.engine.state:
-            case EngineState.READY:
+        models = self._sources.fleet.views()
+        if self._sources.fleet.can_serve:
+            loaded = sum(model.state is ModelState.READY for model in models)
+            if len(models) == 1 and loaded:
                 return "ready", "the model is loaded"
-            case EngineState.STARTING:
+            return "ready", f"{loaded} of {len(models)} models are loaded, the others are on demand"
+        # None serves: the first that should tells why.
+        down = next(model for model in models if model.is_down)
+        match down.state:
+            case ModelState.FAILED:
+                return "failed", f"the engine host died too often ({down.last_exit})"
+            case ModelState.RESTARTING:
+                return "restarting", f"the engine host is being restarted ({down.last_exit})"
+            case _:
                 return "starting", "the engine host loads the model"
-            case EngineState.RESTARTING:
-                return "restarting", f"the engine host is being restarted ({self._sources.engine.last_exit})"
-            case EngineState.FAILED:
-                return "failed", f"the engine host died too often ({self._sources.engine.last_exit})"
-            case EngineState.STOPPED:
-                return "draining", "the engine host has stopped"
 
     async def rollback(self, feature: str | None, *, actor: str, reason: str) -> Mapping[str, object]:
         """Take a feature, or all, to 0 %: in memory at once, then in the ledger, off the event loop."""
@@ -123,16 +139,12 @@ class Status:
         """Return what is true now."""
         sources = self._sources
         state, reason = self.state()
-        engine = sources.engine
         moment = snapshot.Moment(
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             uptime_s=sources.clock() - self._began_s,
             state=state,
             reason=reason,
-            engine_state=str(engine.state),
-            engine_pid=engine.pid,
-            last_exit=engine.last_exit,
-            context_tokens=engine.facts.context_tokens if engine.facts else 0,
+            models=tuple(self.models()),
             shed_total=sources.recorder.shed,
             rollouts=tuple(self.features()),
             objectives=tuple(
@@ -147,11 +159,12 @@ class Status:
         """Return everything that is a state, for the scrape."""
         sources = self._sources
         now_s = sources.clock()
-        load = sources.engine.load
+        models = sources.fleet.views()
+        loads = [model.load for model in models if model.load is not None]
         recorder, figures, admission = sources.recorder, sources.figures, sources.admission
         connections = sources.connections()
         return Facts(
-            model=sources.metrics.model,
+            model=models[0].name if len(models) == 1 else ALL_MODELS,
             version=self.identity.version,
             ttft=_quantiles(figures.ttft(now_s=now_s)),
             itl=_quantiles(figures.itl(now_s=now_s)),
@@ -160,8 +173,8 @@ class Status:
             in_flight=admission.in_flight,
             streams={
                 "queued": admission.queued,
-                "prefilling": load.waiting if load else 0,
-                "decoding": load.rows if load else 0,
+                "prefilling": sum(load.waiting for load in loads),
+                "decoding": sum(load.rows for load in loads),
             },
             oldest_waiting_s=recorder.oldest_waiting_s(),
             error_ratio=figures.error_ratio(now_s=now_s) or 0.0,
@@ -176,11 +189,10 @@ class Status:
             rollouts=self._rollouts(),
             objective_states=tuple(State),
             phases=(*Phase, DIRECT),
-            engine_up=sources.engine.state is EngineState.READY,
-            engine_restarts=sources.engine.restarts,
-            engine_rows=load.rows if load else 0,
-            kv_bytes=load.kv_bytes if load else 0,
-            engine_memory_bytes=load.memory_bytes if load else 0,
+            engine_up=not any(model.is_down for model in models),
+            engine_restarts=sum(model.restarts for model in models),
+            engines=tuple(_engine(model) for model in models),
+            models_loaded=sum(model.state in _LOADED for model in models),
             loop_lag_s=sources.lag.worst_s,
             loop_tasks=len(asyncio.all_tasks()),
         )
@@ -210,6 +222,54 @@ class Status:
             )
             for row in self.features()
         )
+
+
+def identify(config: RuntimeConfig, *, state_dir: Path, file: Path | None) -> Identity:
+    """Tell what does not change while this runtime lives; its addresses are as bound only once it listens."""
+    return Identity(
+        name=config.name,
+        version=version("wicketgate"),
+        pid=os.getpid(),
+        api=config.server.bind,
+        admin=config.admin.bind,
+        state_dir=str(state_dir),
+        config=None if file is None else str(file),
+    )
+
+
+def model_row(model: ModelView) -> dict[str, object]:
+    """Write a model as screens and commands read it."""
+    load = model.load
+    return {
+        "id": model.name,
+        "state": str(model.state),
+        "pinned": model.is_pinned,
+        "load": "start" if model.loads_at_start else "demand",
+        "weights_bytes": model.weights_bytes,
+        "context_tokens": model.context_tokens,
+        "pid": model.pid,
+        "restarts": model.restarts,
+        "last_exit": model.last_exit or None,
+        "safe_mode": model.safe_mode or None,
+        "in_use": model.in_use,
+        "idle_s": round(model.idle_s, 1),
+        "rows": load.rows if load else 0,
+        "kv_bytes": load.kv_bytes if load else 0,
+        "memory_bytes": load.memory_bytes if load else 0,
+        "memory_pressure": load.pressure if load else 0,
+    }
+
+
+def _engine(model: ModelView) -> EngineFacts:
+    load = model.load
+    return EngineFacts(
+        model=model.name,
+        rows=load.rows if load else 0,
+        kv_bytes=load.kv_bytes if load else 0,
+        disk_bytes=load.disk_bytes if load else 0,
+        memory_bytes=load.memory_bytes if load else 0,
+        pressure=load.pressure if load else 0,
+    )
 
 
 def _quantiles(window: qos_figures.Quantiles | None) -> Quantiles:

@@ -94,6 +94,7 @@ SNAPSHOT = {
     "config": {"file": "mill.yaml", "error": "mill.yaml:1:1  error  the file is empty."},
     "model": {"id": "demo", "context_tokens": 8192},
     "engine": {"state": "ready", "pid": 4713, "restarts": 0, "rows": 3, "memory_bytes": 734003200},
+    "models": [{"id": "demo", "state": "ready"}, {"id": "big", "state": "unloaded"}],
     "flow": {"in_flight": 3, "queued": 0, "limit": 32, "shed_total": 17},
     "latency": {"ttft_ms": {"p50": 12.0, "p95": 21.0, "p99": None}, "itl_ms": None, "window_s": 60},
     "throughput": {"requests_per_s": 0.2, "tokens_per_s": 812.5},

@@ -18,7 +18,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from wicketgate.engine.client import EngineClient, EngineParams, EngineState
-from wicketgate.engine.wire import HostOptions, Step
+from wicketgate.engine.options import HostOptions
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import Finished, FinishReason, Sampling, TokenChunk, TokenLogprob
 from wicketgate.platform import process_memory_bytes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wicketgate.engine.stream import TokenStream
+    from wicketgate.engine.wire import Step
 
 pytestmark = pytest.mark.anyio
 
@@ -231,7 +232,8 @@ async def test_the_prefix_of_an_earlier_request_is_reused_without_a_change(
 
     assert same[0] == cold[0]
     assert same[1].cached_tokens == len(prompt) - 1
-    assert turn[1].cached_tokens == len(prompt) + 16
+    # The last token of an answer was never computed.
+    assert turn[1].cached_tokens == len(prompt) + 15
 
 
 async def test_a_warm_job_makes_the_request_that_follows_start_warm(
@@ -284,6 +286,29 @@ async def test_a_stop_token_and_the_models_end_end_a_stream(
     assert (tokens, end.reason, end.completion_tokens) == (free[:cut], FinishReason.STOP, cut)
 
 
+async def test_streams_that_give_way_to_more_urgent_ones_lose_no_token(
+    demo_model: Path, texts: list[list[int]]
+) -> None:
+    options = HostOptions(model=str(demo_model), max_batch_size=3, prefix_cache_bytes=0)
+    async with running(options) as (engine, steps):
+        requests = [(texts[index * 5] * (1 + index % 4), mixed(index, 24)) for index in range(12)]
+        solo = [await alone(engine, *request) for request in requests]
+        streams: list[TokenStream] = []
+        begun: dict[int, list[int]] = {}
+        for index, request in enumerate(requests):
+            stream = engine.submit(*request, priority=2 - index // 4)
+            streams.append(stream)
+            if index % 4 == 3:
+                first = await stream.next()
+                assert isinstance(first, TokenChunk)
+                begun[index] = list(first.tokens)
+
+        rest = await asyncio.gather(*map(drain, streams))
+
+        assert max(step.load.preempted for step in steps) > 0
+        assert [begun.get(index, []) + tokens for index, (tokens, _) in enumerate(rest)] == solo
+
+
 async def test_after_hundreds_of_requests_memory_and_rows_are_as_before(
     engine: EngineClient, texts: list[list[int]]
 ) -> None:
@@ -322,7 +347,8 @@ async def test_streams_go_on_with_the_very_next_token_after_their_host_was_kille
 
         assert engine.state is EngineState.READY
         assert engine.pid != killed
-        assert (engine.restarts, engine.last_exit) == (1, "it was killed by SIGKILL")
+        assert engine.restarts == 1
+        assert "SIGKILL" in engine.last_exit
         whole = [
             [*part.tokens, *more] if isinstance(part, TokenChunk) else []
             for part, (more, _) in zip(begun, rest, strict=True)

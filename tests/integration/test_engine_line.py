@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wicketgate.engine.host import MAX_UNSENT_BYTES, Line, serve
+from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams
 from wicketgate.engine.simulated import SimulatedBatch
 from wicketgate.engine.stepper import Stepper
@@ -18,7 +20,6 @@ from wicketgate.engine.wire import (
     Beat,
     Cancel,
     Fatal,
-    HostOptions,
     Splitter,
     Step,
     Stop,
@@ -45,7 +46,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def stepper() -> Stepper:
     return Stepper(
-        SimulatedBatch(OPTIONS, PlantParams(), sleep=lambda _seconds: None), OPTIONS, clock=time.monotonic
+        SimulatedBatch(OPTIONS, PlantParams(), sleep=lambda _seconds: None),
+        OPTIONS,
+        cache=KvCache(max_bytes=OPTIONS.prefix_cache_bytes, clock=time.monotonic),
+        clock=time.monotonic,
     )
 
 

@@ -57,7 +57,7 @@ def client(
     guard = Guard(
         token="secret", hosts=lambda: frozenset({"box.local"}), reads_need_token=reads_need_token, keys=keys
     )
-    app = create_admin_app(operations, health_routes=[], guard=guard if guarded else None)
+    app = create_admin_app(operations, more_routes=[], guard=guard if guarded else None)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001")
 
 

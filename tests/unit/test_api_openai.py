@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import sha256
 
 import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
 from wicketgate.api.endpoint import ApiSettings
+from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.api.openai_wire import prompt_chars
 from wicketgate.errors import EngineFailedError, OverloadedError, UnavailableError
 from wicketgate.inference import ChatPrompt, FinishReason, TextPrompt, TokenLogprob, TokenPrompt
@@ -244,6 +246,10 @@ async def test_every_sampling_field_reaches_the_request():
         "stop": "END",
         "stop_token_ids": [9],
         "ignore_eos": True,
+        "min_tokens": 2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logit_bias": {"7": 1.5, "8": -100},
         "logprobs": True,
         "top_logprobs": 4,
     }
@@ -253,7 +259,41 @@ async def test_every_sampling_field_reaches_the_request():
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (5, 0.5, 0.9, 7)
     assert (sampling.min_p, sampling.repetition_penalty, sampling.seed) == (0.1, 1.1, 2**64 - 1)
     assert (sampling.stop_token_ids, sampling.ignore_eos, sampling.logprobs) == ((9,), True, 4)
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.min_tokens) == (0.5, -0.5, 2)
+    assert sampling.logit_bias == ((7, 1.5), (8, -100.0))
     assert request.stop == ("END",)
+
+
+async def test_a_class_of_service_and_a_salt_reach_the_request():
+    request = await asked("/v1/completions", COMPLETION | {"priority": 3, "cache_salt": "s"})
+
+    assert (request.priority, request.salt) == (3, "s")
+
+
+async def test_kv_is_not_shared_between_the_clients_of_different_keys():
+    keys = Keys([Key(id=name, role=Role.USER, sha256=sha256(name.encode()).hexdigest()) for name in "ab"])
+    answers = FakeAnswers()
+    app = make_app(answers, keys=keys)
+
+    for name in "ab":
+        headers = {"content-type": "application/json", "authorization": f"Bearer {name}"}
+        await Client(app).ask("/v1/completions", COMPLETION, headers=headers)
+
+    assert len({request.salt for request in answers.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "session"),
+    [
+        ({"session_id": "s"}, "s"),
+        ({"prompt_cache_key": "p"}, "p"),
+        ({"user": "u"}, ""),
+        ({}, ""),
+        ({"session_id": "x" * 200}, "x" * 128),
+    ],
+)
+async def test_a_conversation_is_named_by_its_session_only(fields, session):
+    assert (await asked("/v1/completions", COMPLETION | fields)).session == session
 
 
 async def test_a_nucleus_of_nothing_takes_the_likeliest_token():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 import pytest
@@ -59,7 +60,8 @@ def test_a_reason_that_is_not_unicode_is_escaped():
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_takes_json_and_color(words):
-    needed = ["x"] if "FEATURE" in COMMANDS[words].parser(words).format_usage() else []
+    usage = COMMANDS[words].parser(words).format_usage()
+    needed = ["x"] if re.search(r"\s(FEATURE|NAME)$", usage) else []
 
     args = COMMANDS[words].parser(words).parse_args([*needed, "--json", "--color", "never"])
 

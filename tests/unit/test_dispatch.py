@@ -13,17 +13,19 @@ from governor.admission import Admission, AdmissionParams
 from qos.figures import Figures
 from qos.policy import Monitor, MonitorParams
 from qos.window import WindowParams
-from tests.fakes import Clock, FakeEngine, FakeText, request
+from tests.fakes import Clock, FakeEngine, FakeLanes, FakeText, request
 from wicketgate.errors import (
     DeadlineExceededError,
     InvalidRequestError,
+    NotFoundError,
     OverloadedError,
     UnavailableError,
 )
 from wicketgate.flags import Assignment
 from wicketgate.inference import Finished, FinishReason
 from wicketgate.metrics import Metrics
-from wicketgate.pipeline.dispatch import Answer, Dispatcher, Parts
+from wicketgate.pipeline.dispatch import Dispatcher, Parts
+from wicketgate.pipeline.lane import Lane
 from wicketgate.pipeline.queue import QueueParams, WaitQueue
 from wicketgate.pipeline.text import TextChunk
 from wicketgate.pipeline.warm import Warmer, WarmParams
@@ -31,6 +33,8 @@ from wicketgate.recorder import Recorder, Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from wicketgate.pipeline.answer import Answer
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +51,7 @@ class House:
     admission: Admission
     recorder: Recorder
     warmer: Warmer
+    lanes: FakeLanes
     dispatcher: Dispatcher
     metrics: Metrics
 
@@ -67,24 +72,24 @@ def build(
     text = FakeText()
     params = AdmissionParams(fixed_limit=limit, max_queued=max_queued, max_wait_s=max_wait_s)
     admission = Admission(params, now_s=clock())
-    metrics = Metrics(CollectorRegistry(), model="demo", features=tuple(sorted(ALL)))
+    metrics = Metrics(CollectorRegistry(), models=("demo",), features=tuple(sorted(ALL)))
     figures = Figures(WindowParams(), now_s=clock())
     monitor = Monitor(MonitorParams(), now_s=clock())
     sink = Sink(figures=figures, monitor=monitor, metrics=metrics)
     recorder = Recorder(sink, clock=clock, features=ALL)
     warmer = Warmer(WarmParams(), text=text, engine=engine, spawn=spawn)
+    lanes = FakeLanes(Lane(model="demo", text=text, engine=engine, warmer=warmer))
     parts = Parts(
         assign=lambda _: Assignment(1, on),
         admission=admission,
         queue=WaitQueue(QueueParams()),
         recorder=recorder,
-        text=text,
-        engine=engine,
-        warmer=warmer,
+        lanes=lanes,
+        inline_chars=lambda: 2000,
         clock=clock,
     )
     dispatcher = Dispatcher(parts, request_timeout_s=60.0)
-    return House(clock, engine, text, admission, recorder, warmer, dispatcher, metrics)
+    return House(clock, engine, text, admission, recorder, warmer, lanes, dispatcher, metrics)
 
 
 async def settle() -> None:
@@ -422,3 +427,76 @@ async def test_a_limit_raised_by_a_reload_lets_the_waiting_in_at_once() -> None:
     assert second.done()
     assert house.dispatcher.changed.is_set()
     assert house.dispatcher.request_timeout_s == 30.0
+
+
+async def test_a_model_that_nobody_configured_is_not_found() -> None:
+    house = build()
+
+    with pytest.raises(NotFoundError):
+        await house.dispatcher.open(request(model="other"))
+
+    assert house.admission.in_flight == 0
+    assert house.recorder.live == 0
+
+
+async def test_a_request_that_waits_for_its_model_holds_no_ticket() -> None:
+    house = build(limit=1)
+    house.lanes.gate.clear()
+    first = asyncio.create_task(house.dispatcher.open(request("r1")))
+    await settle()
+    in_flight = house.admission.in_flight
+
+    house.lanes.gate.set()
+    await first
+
+    assert (in_flight, house.admission.in_flight) == (0, 1)
+
+
+async def test_a_lane_is_held_from_the_first_wait_to_the_end_of_the_answer() -> None:
+    house = build(limit=1)
+    first = await house.dispatcher.open(request("r1"))
+    waiting = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    held = house.lanes.lane.holders
+
+    waiting.cancel()
+    await settle()
+    first.cancel()
+
+    assert (held, house.lanes.lane.holders) == (2, 0)
+
+
+async def test_a_request_that_is_refused_leaves_its_lane() -> None:
+    house = build()
+    house.engine.error = UnavailableError("short of memory", code="memory")
+
+    with pytest.raises(UnavailableError):
+        await house.dispatcher.open(request())
+
+    assert house.lanes.lane.holders == 0
+    assert (house.count("shed"), house.count("error")) == (1, 0)
+
+
+async def test_arrivals_wait_while_admission_is_held_and_one_is_let_in_once_nothing_runs() -> None:
+    house = build(limit=8)
+    first = await house.dispatcher.open(request("r1"))
+    house.admission.hold(held=True)
+    second = asyncio.create_task(house.dispatcher.open(request("r2")))
+    await settle()
+    waited = not second.done()
+
+    first.cancel()
+    await settle()
+
+    assert waited
+    assert second.done()
+
+
+async def test_min_tokens_never_ask_for_more_than_the_context_leaves() -> None:
+    house = build()
+    asked = request(text="x" * 60, max_tokens=30)
+
+    await house.dispatcher.open(replace(asked, sampling=replace(asked.sampling, min_tokens=20)))
+
+    sampling = house.engine.streams[0].sampling
+    assert (sampling.max_tokens, sampling.min_tokens) == (4, 4)

@@ -71,7 +71,7 @@ def events_in_the_code() -> set[str]:
 
 
 def page_of_metrics() -> str:
-    metrics = Metrics(CollectorRegistry(), model="demo", features=("ttft_pipeline",))
+    metrics = Metrics(CollectorRegistry(), models=("demo",), features=("ttft_pipeline",))
     metrics.read(lambda: FULL)
     return metrics.render().decode()
 

@@ -1,31 +1,31 @@
-"""Pins the plant: a hand-worked step, seeded jitter, tokens that depend on nothing but seed and position."""
+"""Pins the plant: hand-worked steps, seeded jitter, tokens that depend on nothing but seed and position."""
 
 from __future__ import annotations
 
 import pytest
 
-from wicketgate.engine.plant import Plant, PlantParams, drawn_token
+from wicketgate.engine.plant import Plant, PlantParams, drawn_logprob, drawn_token
 
 
-def test_a_step_costs_its_parts() -> None:
+def test_a_decode_step_costs_its_groups() -> None:
     plant = Plant(PlantParams(), seed=0)
 
-    step_s = plant.step_s(rows=10, longest_tokens=1000, prompts=2, chunk_tokens=100)
+    # 1 + (3 + 10 x (0.14 + 7e-5 x 1000)) + (3 + 2 x (0.14 + 7e-5 x 4000)) ms
+    assert plant.decode_s([(10, 1000), (2, 4000)]) == pytest.approx(0.00994)
+    assert plant.decode_s([]) == pytest.approx(0.001)
 
-    # 1 + (3 + 0.14 * 10 + 7e-5 * 10 * 1000) + (3 + 0.18 * 2 * 100) ms
-    assert step_s == pytest.approx(0.0451)
 
+def test_chunks_cost_their_passes() -> None:
+    plant = Plant(PlantParams(prompt_pair_ms=1e-4), seed=0)
 
-def test_work_that_is_not_there_costs_nothing() -> None:
-    plant = Plant(PlantParams(), seed=0)
-
-    assert plant.step_s(rows=0, longest_tokens=0, prompts=0, chunk_tokens=0) == pytest.approx(0.001)
+    # 1 + (3 + 2 x 50 x (0.18 + 1e-4 x 25)) + (3 + 100 x (0.18 + 1e-4 x 1050)) ms
+    assert plant.prefill_s([(2, 50, 0), (1, 100, 1000)]) == pytest.approx(0.05375)
 
 
 def test_jitter_is_bounded_repeatable_and_centred() -> None:
     def steps(seed: int) -> list[float]:
         plant = Plant(PlantParams(host_ms=10.0, jitter_ratio=0.5), seed=seed)
-        return [plant.step_s(rows=0, longest_tokens=0, prompts=0, chunk_tokens=0) for _ in range(2000)]
+        return [plant.decode_s([]) for _ in range(2000)]
 
     first = steps(1)
 
@@ -59,3 +59,12 @@ def test_another_seed_or_stream_draws_other_tokens() -> None:
     assert text(1, 1) == text(1, 1)
     assert text(1, 1) != text(1, 2)
     assert text(1, 1) != text(2, 1)
+
+
+def test_a_label_is_always_as_likely_after_the_same_item_and_never_more_than_certain() -> None:
+    drawn = [drawn_logprob(seed=0, item=[item], label=[label]) for item in range(20) for label in range(20)]
+
+    assert len(set(drawn)) == 400
+    assert all(-10.0 <= each <= 0.0 for each in drawn)
+    assert drawn_logprob(seed=0, item=[1], label=[2]) == drawn_logprob(seed=0, item=[1], label=[2])
+    assert drawn_logprob(seed=0, item=[1, 2], label=[3]) != drawn_logprob(seed=0, item=[1], label=[2, 3])

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from wicketgate.engine.stream import TokenStream
-from wicketgate.engine.wire import Done, Token
-from wicketgate.errors import EngineFailedError, InvalidRequestError
-from wicketgate.inference import Finished, FinishReason, Sampling, TokenChunk, TokenLogprob
+from wicketgate.engine import wire
+from wicketgate.engine.stream import Service, TokenStream
+from wicketgate.engine.wire import Done, Started, Token
+from wicketgate.errors import EngineFailedError, InvalidRequestError, UnavailableError
+from wicketgate.inference import Finished, FinishReason, Grammar, Sampling, TokenChunk, TokenLogprob
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,9 @@ SAMPLING = Sampling(max_tokens=4, seed=9, temperature=0.5, top_k=3, stop_token_i
 
 
 def new_stream(sampling: Sampling = SAMPLING, cancelled: list[int] | None = None) -> TokenStream:
-    return TokenStream(1, [5, 6], sampling, on_cancel=([] if cancelled is None else cancelled).append)
+    service = Service(priority=1, salt="mine", session="talk")
+    on_cancel = ([] if cancelled is None else cancelled).append
+    return TokenStream(1, [5, 6], sampling, service=service, on_cancel=on_cancel)
 
 
 async def test_tokens_that_arrived_since_the_last_look_come_together() -> None:
@@ -96,18 +99,45 @@ async def test_a_consumer_that_was_cancelled_loses_no_token() -> None:
     assert await stream.next() == TokenChunk((10,))
 
 
-async def test_a_refusal_is_the_requests_fault_and_a_failure_the_engines() -> None:
-    refused, failed = new_stream(), new_stream()
-    refused.finish_as(Done(1, "refused", "top_k must be at least 0"))
-    failed.finish_as(Done(1, "error", "it broke"))
+@pytest.mark.parametrize(
+    ("reason", "kind", "status", "code"),
+    [
+        ("refused", InvalidRequestError, 400, "invalid_value"),
+        ("error", EngineFailedError, 500, "engine_failed"),
+        ("memory", UnavailableError, 503, "memory"),
+    ],
+)
+async def test_a_bad_end_is_an_error_that_says_whose_fault_it_is(
+    reason: str, kind: type[Exception], status: int, code: str
+) -> None:
+    stream = new_stream()
+    stream.finish_as(Done(1, reason, "what is wrong"))
 
-    ends = [await refused.next(), await failed.next()]
+    end = await stream.next()
 
-    assert [type(end.error) for end in ends if isinstance(end, Finished)] == [
-        InvalidRequestError,
-        EngineFailedError,
-    ]
-    assert [end.reason for end in ends if isinstance(end, Finished)] == [FinishReason.ERROR] * 2
+    assert isinstance(end, Finished)
+    assert end.reason is FinishReason.ERROR
+    assert isinstance(end.error, kind)
+    assert (end.error.status, end.error.code) == (status, code)
+
+
+async def test_want_of_memory_says_when_to_try_again() -> None:
+    stream = new_stream()
+    stream.finish_as(Done(1, "memory"))
+
+    end = await stream.next()
+
+    assert isinstance(end, Finished)
+    assert end.error is not None
+    assert end.error.retry_after_s == 2.0
+
+
+async def test_only_the_first_host_tells_what_was_cached_without_us() -> None:
+    stream = new_stream()
+    stream.start(Started(1, 1, True))
+    stream.start(Started(1, 2, False))
+
+    assert (stream.cached_tokens, stream.from_disk) == (1, True)
 
 
 async def test_a_submission_after_a_death_goes_on_behind_the_tokens_so_far() -> None:
@@ -120,6 +150,30 @@ async def test_a_submission_after_a_death_goes_on_behind_the_tokens_so_far() -> 
     assert (message.prompt, message.prompt_tokens, message.position) == ([5, 6, 10, 11, 12], 2, 3)
     assert (message.max_tokens, message.seed, message.temperature, message.top_k) == (1, 9, 0.5, 3)
     assert message.stop_token_ids == [77]
+    assert not message.alone
+
+
+async def test_everything_that_is_asked_for_reaches_the_host() -> None:
+    stream = new_stream(
+        Sampling(
+            max_tokens=4,
+            seed=9,
+            presence_penalty=0.5,
+            frequency_penalty=-0.5,
+            logit_bias=((3, 2.0), (4, -100.0)),
+            min_tokens=2,
+            grammar=Grammar("regex", "a+"),
+        )
+    )
+
+    message = stream.submission(alone=True)
+
+    assert (message.presence_penalty, message.frequency_penalty) == (0.5, -0.5)
+    assert message.logit_bias == {3: 2.0, 4: -100.0}
+    assert message.min_tokens == 2
+    assert message.grammar == wire.Grammar("regex", "a+")
+    assert (message.priority, message.salt, message.session) == (1, "mine", "talk")
+    assert message.alone
 
 
 @pytest.mark.parametrize(

@@ -330,3 +330,38 @@ def test_a_parameter_out_of_bounds_is_refused_by_name(params):
         AdmissionParams(**params)
 
     assert caught.value.field == next(iter(params))
+
+
+def test_while_held_arrivals_wait_for_those_in_flight() -> None:
+    admission = Admission(AdmissionParams(fixed_limit=8), now_s=0.0)
+    first = admission.arrive(request_id="a", adaptive=False, now_s=0.0)
+    admission.hold(held=True)
+
+    second = admission.arrive(request_id="b", adaptive=False, now_s=0.0)
+
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Queued)
+    assert admission.grant(request_id="b", now_s=0.0) is None
+
+
+def test_while_held_one_is_let_in_once_nothing_is_in_flight() -> None:
+    admission = Admission(AdmissionParams(fixed_limit=8), now_s=0.0)
+    admission.hold(held=True)
+
+    first = admission.arrive(request_id="a", adaptive=True, now_s=0.0)
+    second = admission.arrive(request_id="b", adaptive=True, now_s=0.0)
+
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Queued)
+
+
+def test_the_end_of_a_hold_lets_everybody_in_again() -> None:
+    admission = Admission(AdmissionParams(fixed_limit=8), now_s=0.0)
+    admission.arrive(request_id="a", adaptive=False, now_s=0.0)
+    admission.hold(held=True)
+    admission.arrive(request_id="b", adaptive=False, now_s=0.0)
+
+    admission.hold(held=False)
+
+    assert not admission.is_held
+    assert admission.grant(request_id="b", now_s=0.0) is not None

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.test_snapshot import FACTS
-from wicketgate.metrics import Metrics, Objective, Quantiles, Rollout
+from wicketgate.facts import Objective, Quantiles, Rollout
+from wicketgate.metrics import Metrics
 
 TEN = (
     "ttft_p95_ms",
@@ -37,8 +38,8 @@ FULL = replace(
 
 @pytest.fixture
 def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    metrics = Metrics(CollectorRegistry(), model="demo", features=("ttft_pipeline",))
-    metrics.gaps.observe(0.03, streams=5)
+    metrics = Metrics(CollectorRegistry(), models=("demo",), features=("ttft_pipeline",))
+    metrics.gaps["demo"].observe(0.03, streams=5)
     metrics.read(lambda: FULL)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

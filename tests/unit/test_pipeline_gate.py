@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
-from tests.fakes import Clock
+import pytest
+
+from tests.fakes import Clock, request
 from wicketgate.engine.client import EngineState
-from wicketgate.pipeline.gate import RESTART_GRACE_S, GatedEngine
+from wicketgate.pipeline.gate import HARD, RESTART_GRACE_S, SOFT, GatedEngine
+
+if TYPE_CHECKING:
+    from wicketgate.inference import Sampling
 
 
 class Host:
@@ -17,8 +24,13 @@ class Host:
         self.facts = SimpleNamespace(context_tokens=64) if was_ready else None
         self.last_exit = "it was killed by SIGKILL"
 
-    def warm(self, ids: list[int]) -> int:
+    load: SimpleNamespace | None = None
+
+    def warm(self, ids: list[int], *, salt: str) -> int:
         return len(ids)
+
+    def submit(self, ids: list[int], sampling: Sampling, **service: object) -> dict[str, object]:
+        return service
 
 
 def refusal(state: EngineState, *, down_for_s: float = 0.0) -> str | None:
@@ -90,6 +102,25 @@ def test_a_first_start_that_is_repeated_is_still_a_start() -> None:
 
 
 def test_only_a_ready_engine_is_offered_warm_jobs() -> None:
-    jobs = {state: GatedEngine(Host(state), clock=Clock()).warm([1, 2, 3]) for state in EngineState}
+    jobs = {state: GatedEngine(Host(state), clock=Clock()).warm([1, 2, 3], salt="") for state in EngineState}
 
     assert {state for state, job in jobs.items() if job is not None} == {EngineState.READY}
+
+
+@pytest.mark.parametrize(("pressure", "code"), [(0, None), (SOFT, None), (HARD, "memory")])
+def test_above_the_hard_mark_of_memory_nothing_is_started(pressure: int, code: str | None) -> None:
+    host = Host(EngineState.READY)
+    host.load = SimpleNamespace(pressure=pressure)
+
+    error = GatedEngine(host, clock=Clock()).unavailable()
+
+    assert (None if error is None else error.code) == code
+    assert error is None or "engine.memory.max_bytes" in error.message
+
+
+def test_a_request_takes_its_class_its_salt_and_its_session_along() -> None:
+    asked = replace(request(), priority=3, salt="alice", session="s1")
+
+    service = GatedEngine(Host(EngineState.READY), clock=Clock()).submit([1], asked)
+
+    assert service == {"priority": 3, "salt": "alice", "session": "s1"}

@@ -77,3 +77,10 @@ def test_a_new_engine_holds_nothing() -> None:
     index.clear()
 
     assert index.match(PROMPT) == 0
+
+
+def test_a_prefix_is_held_for_its_own_salt_only() -> None:
+    index = PrefixIndex()
+    index.keep(1, PROMPT, salt="alice")
+
+    assert (index.match(PROMPT, salt="alice"), index.match(PROMPT, salt="bob")) == (3 * BLOCK_TOKENS, 0)

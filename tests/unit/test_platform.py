@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import resource
+import struct
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wicketgate import platform
+from wicketgate.macos import Mac
 
 HOME = Path("/home/anna")
 
@@ -177,3 +183,167 @@ def test_the_blas_in_use_is_named(system: str, env: dict[str, str], blas: str) -
 def test_a_host_on_macos_may_be_silent_for_longer() -> None:
     assert platform.engine_silence_s("darwin") == 10.0
     assert platform.engine_silence_s("linux") == 2.0
+
+
+# What only a Mac has
+
+
+class FakeProcesses:
+    """A library of macOS that counts 77 bytes for every process."""
+
+    def proc_pid_rusage(self, pid: int, flavour: int, buffer: Any) -> int:
+        ctypes.memmove(ctypes.addressof(buffer) + 72, struct.pack("=Q", 77), 8)
+        return 0
+
+
+def test_the_memory_of_a_process_on_macos_is_its_footprint() -> None:
+    library: Any = FakeProcesses()
+    this_mac = Mac(system=None, processes=library, run=lambda command: None)
+
+    assert platform.process_memory_bytes(42, this_mac=this_mac) == 77
+
+
+def test_a_mac_whose_libraries_are_missing_tells_nothing() -> None:
+    this_mac = platform.mac("darwin")
+    assert this_mac is not None
+    if sys.platform == "darwin":
+        pytest.skip("this one has them")
+
+    assert this_mac.memory_pressure() is None
+    assert this_mac.thermal_level() is None
+    assert this_mac.power_mode() is None
+    assert this_mac.footprint_bytes(os.getpid()) is None
+    assert not this_mac.prefer_this_thread()
+
+
+def test_another_system_is_no_mac() -> None:
+    assert platform.mac("linux") is None
+    assert platform.crash_reports(0.0, system="linux") == ()
+
+
+def test_reports_of_a_crash_are_looked_for_at_home(tmp_path: Path) -> None:
+    folder = tmp_path / "Library" / "Logs" / "DiagnosticReports"
+    folder.mkdir(parents=True)
+    for name, at_unix_s in (("new.panic", 1e6), ("old.panic", 1e6 - 8 * 86_400)):
+        (folder / name).touch()
+        os.utime(folder / name, (at_unix_s, at_unix_s))
+
+    assert "new.panic" in platform.crash_reports(1e6 + 60, system="darwin", home=tmp_path)
+    assert "old.panic" not in platform.crash_reports(1e6 + 60, system="darwin", home=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "version"),
+    [
+        ("darwin", "15.5", (15, 5)),
+        ("darwin", "26.2.1", (26, 2, 1)),
+        ("darwin", "", None),
+        ("linux", "6", None),
+    ],
+)
+def test_the_version_of_macos_is_compared_by_its_numbers(
+    system: str, release: str, version: tuple[int, ...] | None
+) -> None:
+    assert platform.macos_version(system=system, release=release) == version
+
+
+def test_the_version_of_this_system_is_found() -> None:
+    assert (platform.macos_version() is None) == (sys.platform != "darwin")
+
+
+class FakeDisk:
+    """Records how a file is flushed."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.error = error
+        self.calls: list[tuple[str, int]] = []
+
+    def control(self, descriptor: int, command: int) -> int:
+        self.calls.append(("fcntl", command))
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        return 0
+
+    def sync(self, descriptor: int) -> None:
+        self.calls.append(("fsync", descriptor))
+
+
+def test_a_file_on_macos_is_flushed_through_the_drives_cache() -> None:
+    disk = FakeDisk()
+
+    platform.flush_to_disk(3, system="darwin", control=disk.control, sync=disk.sync)
+
+    assert disk.calls == [("fcntl", 51)]
+
+
+def test_a_file_elsewhere_is_synced() -> None:
+    disk = FakeDisk()
+
+    platform.flush_to_disk(3, system="linux", control=disk.control, sync=disk.sync)
+
+    assert disk.calls == [("fsync", 3)]
+
+
+def test_a_file_system_that_cannot_flush_fully_is_synced() -> None:
+    disk = FakeDisk(errno.ENOTSUP)
+
+    platform.flush_to_disk(3, system="darwin", control=disk.control, sync=disk.sync)
+
+    assert disk.calls == [("fcntl", 51), ("fsync", 3)]
+
+
+def test_a_disk_that_fails_is_not_taken_for_one_that_cannot() -> None:
+    disk = FakeDisk(errno.EIO)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        platform.flush_to_disk(3, system="darwin", control=disk.control, sync=disk.sync)
+
+
+def test_a_container_may_use_what_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+
+    assert platform.usable_memory_bytes(total_bytes=5000, groups=tmp_path) == 1000
+
+
+def test_an_old_kind_of_container_may_use_what_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+
+    assert platform.usable_memory_bytes(total_bytes=5000, groups=tmp_path) == 5000
+
+
+def test_a_container_without_a_bound_may_use_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+
+    assert platform.usable_memory_bytes(total_bytes=5000, groups=tmp_path) == 5000
+    assert platform.usable_memory_bytes(groups=tmp_path) == platform.total_memory_bytes()
+
+
+def test_a_program_is_run_for_what_it_prints() -> None:
+    assert platform.output_of([sys.executable, "-c", "print(5)"]) == "5\n"
+    assert platform.output_of([sys.executable, "-c", "raise SystemExit(1)"]) is None
+    assert platform.output_of(["/nowhere/pmset"]) is None
+
+
+@pytest.mark.parametrize("system", ["darwin", "linux"])
+def test_the_clock_that_counts_sleep_never_runs_behind(system: str) -> None:
+    clock = platform.sleeping_clock(system)
+
+    assert clock() <= clock()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="CLOCK_BOOTTIME belongs to Linux")
+def test_the_clock_that_counts_sleep_on_linux_is_the_one_since_boot() -> None:
+    before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    assert before_s <= platform.sleeping_clock()() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_a_socket_of_a_user_with_a_long_name_can_be_bound_on_every_system() -> None:
+    home = Path("/Users") / ("u" * 40)
+    state = platform.default_state_dir("n" * 64, system="darwin", home=home)
+
+    path = platform.control_socket_path(state, home=home)
+
+    assert len(os.fsencode(path)) <= 103
+    assert path.parent == home / ".wicketgate" / "run"

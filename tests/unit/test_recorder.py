@@ -28,7 +28,7 @@ class Desk:
 
     def __init__(self, *, log_requests: bool = True) -> None:
         self.clock = Clock()
-        self.metrics = Metrics(CollectorRegistry(), model="demo", features=FEATURES)
+        self.metrics = Metrics(CollectorRegistry(), models=("demo",), features=FEATURES)
         self.figures = Figures(WindowParams(), now_s=self.clock())
         self.monitor = Monitor(MonitorParams(objectives=(ERRORS, GAPS)), now_s=self.clock())
         sink = Sink(figures=self.figures, monitor=self.monitor, metrics=self.metrics)
@@ -189,39 +189,39 @@ def test_an_invalid_request_is_neither_served_nor_failed() -> None:
 
 def test_a_gap_is_weighted_by_the_streams_that_saw_it() -> None:
     desk = Desk()
-    desk.recorder.step(at_s=1.0, tokens=30, rows=32)
+    desk.recorder.step("demo", at_s=1.0, tokens=30, rows=32)
 
-    gap = desk.recorder.step(at_s=1.02, tokens=35, rows=35)
+    gap = desk.recorder.step("demo", at_s=1.02, tokens=35, rows=35)
 
     assert gap is not None
     assert (gap.gap_s, gap.streams) == (pytest.approx(0.02), 32)
-    assert desk.metrics.gaps.sum_s == pytest.approx(0.64)
-    assert sum(desk.metrics.gaps.counts) == 32
+    assert desk.metrics.gaps["demo"].sum_s == pytest.approx(0.64)
+    assert sum(desk.metrics.gaps["demo"].counts) == 32
     assert desk.judged("itl") == 32
 
 
 def test_a_step_after_an_empty_batch_is_no_gap() -> None:
     desk = Desk()
-    desk.recorder.step(at_s=1.0, tokens=1, rows=0)
+    desk.recorder.step("demo", at_s=1.0, tokens=1, rows=0)
 
-    assert desk.recorder.step(at_s=9.0, tokens=1, rows=1) is None
+    assert desk.recorder.step("demo", at_s=9.0, tokens=1, rows=1) is None
     assert desk.figures.itl(now_s=desk.clock()) is None
     assert desk.figures.throughput_tps(now_s=desk.clock()) > 0
 
 
 def test_a_step_without_tokens_is_no_gap() -> None:
     desk = Desk()
-    desk.recorder.step(at_s=1.0, tokens=1, rows=1)
+    desk.recorder.step("demo", at_s=1.0, tokens=1, rows=1)
 
-    assert desk.recorder.step(at_s=1.1, tokens=0, rows=1) is None
+    assert desk.recorder.step("demo", at_s=1.1, tokens=0, rows=1) is None
 
 
 def test_no_gap_spans_two_hosts() -> None:
     desk = Desk()
-    desk.recorder.step(at_s=1.0, tokens=4, rows=4)
-    desk.recorder.engine_lost()
+    desk.recorder.step("demo", at_s=1.0, tokens=4, rows=4)
+    desk.recorder.engine_lost("demo")
 
-    assert desk.recorder.step(at_s=3.0, tokens=4, rows=4) is None
+    assert desk.recorder.step("demo", at_s=3.0, tokens=4, rows=4) is None
 
 
 def test_sampling_judges_one_step_in_n_with_its_weight() -> None:
@@ -229,10 +229,10 @@ def test_sampling_judges_one_step_in_n_with_its_weight() -> None:
     desk.recorder.itl_sample_rate = 10
 
     for number in range(21):
-        desk.recorder.step(at_s=number * 0.02, tokens=4, rows=4)
+        desk.recorder.step("demo", at_s=number * 0.02, tokens=4, rows=4)
 
     assert desk.judged("itl") == 80
-    assert sum(desk.metrics.gaps.counts) == 80
+    assert sum(desk.metrics.gaps["demo"].counts) == 80
 
 
 def test_requests_in_flight_on_a_feature_are_those_with_a_ticket() -> None:
@@ -253,3 +253,22 @@ def test_the_oldest_waiting_request_gives_its_age() -> None:
     desk.recorder.tokens(first, count=1, cached_tokens=0)
 
     assert desk.recorder.oldest_waiting_s() == 0.0
+
+
+def test_steps_of_two_models_make_no_gap_with_each_other() -> None:
+    desk = Desk()
+    desk.recorder.step("demo", at_s=1.0, tokens=4, rows=4)
+
+    assert desk.recorder.step("other", at_s=1.01, tokens=4, rows=4) is None
+
+
+def test_first_tokens_told_before_the_end_of_a_step_count_as_tokens_and_make_no_gap() -> None:
+    desk = Desk()
+    desk.recorder.step("demo", at_s=1.0, tokens=4, rows=4)
+
+    early = desk.recorder.step("demo", at_s=1.01, tokens=1, rows=5, is_early=True)
+    gap = desk.recorder.step("demo", at_s=1.02, tokens=5, rows=5)
+
+    assert early is None
+    assert gap is not None
+    assert gap.gap_s == pytest.approx(0.02)

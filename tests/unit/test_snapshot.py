@@ -9,22 +9,27 @@ from dataclasses import replace
 import pytest
 
 from wicketgate import snapshot
-from wicketgate.metrics import Facts, Quantiles
+from wicketgate.facts import EngineFacts, Facts, Quantiles
 from wicketgate.snapshot import Identity, Moment
 
 EMPTY = Quantiles(p50_s=math.nan, p95_s=math.nan, p99_s=math.nan, count=0)
 IDENTITY = Identity(
     name="demo", version="0.1.0", pid=1, api="http://a", admin="http://b", state_dir="/s", config=None
 )
+DEMO = {
+    "id": "demo",
+    "state": "ready",
+    "pid": 2,
+    "context_tokens": 8192,
+    "last_exit": None,
+    "safe_mode": None,
+}
 MOMENT = Moment(
     at="2026-01-01T00:00:00.000+00:00",
     uptime_s=3.14,
     state="ready",
     reason="the model is loaded",
-    engine_state="ready",
-    engine_pid=2,
-    last_exit="",
-    context_tokens=8192,
+    models=(DEMO,),
     shed_total=3,
     rollouts=(),
     objectives=(),
@@ -52,9 +57,8 @@ FACTS = Facts(
     phases=(),
     engine_up=True,
     engine_restarts=0,
-    engine_rows=3,
-    kv_bytes=0,
-    engine_memory_bytes=0,
+    engines=(EngineFacts(model="demo", rows=3, kv_bytes=0, disk_bytes=0, memory_bytes=0, pressure=0),),
+    models_loaded=1,
     loop_lag_s=0.0,
     loop_tasks=0,
 )
@@ -108,3 +112,42 @@ def test_a_violated_objective_comes_first() -> None:
     moment = replace(MOMENT, objectives=({"name": "ttft", "state": "violated", "why": why},))
 
     assert snapshot.sentence(moment, FACTS) == why
+
+
+def test_the_engine_is_the_default_models_and_its_loads_are_everybodys() -> None:
+    other = EngineFacts(model="b", rows=2, kv_bytes=10, disk_bytes=20, memory_bytes=30, pressure=1)
+    facts = replace(FACTS, engines=(*FACTS.engines, other))
+    moment = replace(MOMENT, models=(DEMO, {**DEMO, "id": "b", "pid": 9}))
+
+    built = snapshot.build(IDENTITY, moment, facts)
+
+    assert built["engine"] == {
+        "state": "ready",
+        "pid": 2,
+        "last_exit": None,
+        "safe_mode": None,
+        "restarts": 0,
+        "rows": 5,
+        "kv_bytes": 10,
+        "disk_bytes": 20,
+        "memory_bytes": 30,
+        "memory_pressure": 1,
+    }
+    assert [row["id"] for row in built["models"]] == ["demo", "b"]
+
+
+def test_a_model_that_fails_beside_others_is_told_first() -> None:
+    failed = {**DEMO, "id": "b", "state": "failed", "last_exit": "it was killed by SIGKILL"}
+    moment = replace(MOMENT, models=(DEMO, failed))
+
+    assert snapshot.sentence(moment, FACTS) == "b is failed: it was killed by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [("loading", "starting"), ("unloading", "stopped"), ("unloaded", "stopped"), ("failed", "failed")],
+)
+def test_the_engine_keeps_its_own_words_for_where_it_stands(model: str, engine: str) -> None:
+    built = snapshot.build(IDENTITY, replace(MOMENT, models=({**DEMO, "state": model},)), FACTS)
+
+    assert built["engine"]["state"] == engine

@@ -81,14 +81,14 @@ class Guard:
 
 
 def create_admin_app(
-    operations: Operations, *, health_routes: Sequence[BaseRoute], guard: Guard | None
+    operations: Operations, *, more_routes: Sequence[BaseRoute], guard: Guard | None
 ) -> ASGIApp:
     """
     Build the application.
 
     Args:
         operations: The runtime.
-        health_routes: The same that the API listener serves.
+        more_routes: Health, as the API listener serves it, and what else operators ask.
         guard: None for the Unix socket, whose file mode is the guard.
     """
     viewers = asyncio.Semaphore(MAX_VIEWERS)
@@ -100,11 +100,11 @@ def create_admin_app(
         return JSONResponse({"schema": "wicketgate.rollout/1", "ok": True, "features": operations.features()})
 
     async def rollback(request: Request) -> Response:
-        body = await _body(request)
+        body = await read_body(request)
         done = await operations.rollback(
-            _text(body, "feature"),
-            actor=_text(body, "actor") or "admin",
-            reason=_text(body, "reason") or "",
+            text_field(body, "feature"),
+            actor=text_field(body, "actor") or "admin",
+            reason=text_field(body, "reason") or "",
         )
         return JSONResponse(done)
 
@@ -114,7 +114,7 @@ def create_admin_app(
         Route("/v1/snapshots", _Snapshots(operations, viewers)),
         Route("/v1/rollout", features),
         Route("/v1/rollback", rollback, methods=["POST"]),
-        *health_routes,
+        *more_routes,
     ]
     app: ASGIApp = Starlette(routes=routes, exception_handlers={WicketgateError: _failed})
     return app if guard is None else _Guarded(app, guard)
@@ -224,7 +224,13 @@ def _failed(_: Request, error: Exception) -> Response:
     return JSONResponse(envelope(error), status_code=error.status)
 
 
-async def _body(request: Request) -> Mapping[str, object]:
+async def read_body(request: Request) -> Mapping[str, object]:
+    """
+    Read the JSON object of a request.
+
+    Raises:
+        InvalidRequestError: it is none, or too long.
+    """
     body = b""
     async for part in request.stream():
         body += part
@@ -239,7 +245,13 @@ async def _body(request: Request) -> Mapping[str, object]:
     return value
 
 
-def _text(body: Mapping[str, object], field: str) -> str | None:
+def text_field(body: Mapping[str, object], field: str) -> str | None:
+    """
+    Return the text of a field; None where it is absent.
+
+    Raises:
+        InvalidRequestError: it is no text, or too long.
+    """
     value = body.get(field)
     if value is None:
         return None

@@ -18,16 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_STOP_CHARS: Final = 1024
+MAX_SALT_CHARS: Final = 256
+MAX_BIASES: Final = 1024
 
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "n": (1,),
-    "min_tokens": (0,),
     "include_stop_str_in_output": (False,),
     "skip_special_tokens": (True,),
-    "priority": (0,),
     "store": (False,),
     "service_tier": ("auto", "default"),
 }
@@ -112,7 +109,7 @@ class CommonBody(WireModel):
     repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
-    logit_bias: dict[str, Any] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]],
@@ -121,6 +118,7 @@ class CommonBody(WireModel):
     ] = Field(default_factory=list)
     stop_token_ids: Annotated[list[int], Field(max_length=64)] = Field(default_factory=list)
     ignore_eos: bool = False
+    min_tokens: Annotated[int, Field(ge=0)] = 0
     n: Annotated[int, Field(ge=1, le=128)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -129,6 +127,8 @@ class CommonBody(WireModel):
     session_id: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
+    cache_salt: Annotated[str, Field(max_length=MAX_SALT_CHARS)] = ""
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
 
 
 class ChatBody(CommonBody):

@@ -10,7 +10,7 @@ from wicketgate.errors import InvalidRequestError, NotFoundError
 from wicketgate.inference import ChatPrompt, InferenceRequest, Sampling, TextPrompt, TokenPrompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wicketgate.api.openai_models import ChatBody, CommonBody, CompletionBody, Message, Part
     from wicketgate.inference import Prompt
@@ -19,6 +19,10 @@ DEFAULT_COMPLETION_TOKENS: Final = 16
 """What OpenAI gives to /v1/completions; a chat may use the rest of the context."""
 _UINT64: Final = 2**64
 _KEY_FIELDS: Final = ("session_id", "prompt_cache_key", "safety_identifier", "user")
+_SESSION_SOURCES: Final = ("x-session-id", "session_id", "prompt_cache_key")
+"""Keys that name a conversation; the others name a person, or nobody."""
+MAX_BIAS: Final = 100.0
+MAX_SESSION_CHARS: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ def find_model(cards: Sequence[ModelCard], name: str | None, *, may_be_absent: b
     Find the model that a body names.
 
     Args:
-        may_be_absent: No name means the only model loaded.
+        may_be_absent: No name means the only model that is served.
 
     Raises:
         InvalidRequestError: no name.
@@ -64,7 +68,7 @@ def find_model(cards: Sequence[ModelCard], name: str | None, *, may_be_absent: b
         if card.id == name:
             return card
     raise NotFoundError(
-        f"no model {name[:80]!r} is loaded; GET /v1/models lists those that are",
+        f"no model {name[:80]!r} is served here; GET /v1/models lists those that are",
         param="model",
         code="model_not_found",
     )
@@ -199,6 +203,12 @@ def _wrong_prompt(param: str, wanted: str) -> InvalidRequestError:
 def _sampling(
     body: CommonBody, *, card: ModelCard, arrival: Arrival, max_tokens: int, logprobs: int | None
 ) -> Sampling:
+    if body.min_tokens > max_tokens:
+        raise InvalidRequestError(
+            f"min_tokens must be at most max_tokens ({max_tokens}), got {body.min_tokens}",
+            param="min_tokens",
+            code="integer_above_max_value",
+        )
     for index, token in enumerate(body.stop_token_ids):
         if not 0 <= token < card.vocabulary_tokens:
             param = f"stop_token_ids[{index}]"
@@ -215,10 +225,30 @@ def _sampling(
         top_k=body.top_k if 0 < body.top_k < card.vocabulary_tokens else 0,
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=_biases(body.logit_bias, card=card),
         logprobs=logprobs,
         stop_token_ids=tuple(body.stop_token_ids),
         ignore_eos=body.ignore_eos,
+        min_tokens=body.min_tokens,
     )
+
+
+def _biases(biases: Mapping[str, float], *, card: ModelCard) -> tuple[tuple[int, float], ...]:
+    read = {}
+    for name, bias in biases.items():
+        param = f"logit_bias.{name[:20]}"
+        token = int(name) if name.isascii() and name.isdigit() and len(name) < 10 else card.vocabulary_tokens
+        if token >= card.vocabulary_tokens:
+            bound = card.vocabulary_tokens - 1
+            raise InvalidRequestError(f"{param} must name a token id from 0 to {bound}", param=param)
+        if abs(bias) > MAX_BIAS:
+            raise InvalidRequestError(
+                f"{param} must be from -{MAX_BIAS:g} to {MAX_BIAS:g}, got {bias:g}", param=param
+            )
+        read[token] = bias
+    return tuple(read.items())
 
 
 def _request(
@@ -238,6 +268,10 @@ def _request(
         api=api,
         client=arrival.client,
         connection=arrival.connection,
+        priority=body.priority,
+        # No client finds out by the time to its first token what another has asked.
+        salt=body.cache_salt if arrival.client is None else f"{arrival.client} {body.cache_salt}",
+        session=key[:MAX_SESSION_CHARS] if source in _SESSION_SOURCES else "",
     )
 
 

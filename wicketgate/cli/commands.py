@@ -82,6 +82,16 @@ def _revision(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"is {text}; it must be a number of seconds from 0 to 86400")
+    return value
+
+
 def _path(text: str) -> str:
     # What an unset variable of a script leaves behind; the default instead could be another runtime.
     if not text:
@@ -116,6 +126,25 @@ def _file(parser: Parser) -> None:
     parser.add_argument(
         "file", nargs="?", metavar="FILE", help="by default $WICKETGATE_CONFIG, else runtime.yaml; - is stdin"
     )
+
+
+def _model(parser: Parser) -> None:
+    parser.add_argument("model", metavar="NAME", help="the model, as clients call it")
+
+
+def _wait(parser: Parser) -> None:
+    parser.add_argument("--wait", action="store_true", help="until it is done")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=120.0, metavar="S", help="longest wait, by default 120 seconds"
+    )
+
+
+def _one_model(parser: Parser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="only this one, by default all that are loaded")
+
+
+def _tier(parser: Parser) -> None:
+    parser.add_argument("--tier", choices=("memory", "disk", "all"), default="all", help="by default all")
 
 
 def _bench(parser: Parser) -> None:
@@ -199,6 +228,29 @@ COMMANDS = {
         _place,
         examples=("wicketgate status", "wicketgate status --json"),
     ),
+    "model ls": Command(
+        "Look",
+        "the models, and which are loaded",
+        "wicketgate.cli.model:ls",
+        _place,
+        examples=("wicketgate model ls",),
+    ),
+    "cache ls": Command(
+        "Look",
+        "the prefixes whose KV is kept",
+        "wicketgate.cli.cache:ls",
+        _one_model,
+        _place,
+        examples=("wicketgate cache ls",),
+    ),
+    "cache stats": Command(
+        "Look",
+        "hits, sizes, and memory by session",
+        "wicketgate.cli.cache:stats",
+        _one_model,
+        _place,
+        examples=("wicketgate cache stats",),
+    ),
     "rollout list": Command("Look", "the features as declared", "wicketgate.cli.rollout:declared", _place),
     "rollout status": Command(
         "Look",
@@ -232,6 +284,43 @@ COMMANDS = {
         _place,
         shown="rollback F | --all",
         examples=('wicketgate rollback ttft_pipeline --reason "INC-42"', "wicketgate rollback --all"),
+    ),
+    "model load": Command(
+        "Run",
+        "load a model; idle ones make room",
+        "wicketgate.cli.model:load",
+        _model,
+        _wait,
+        _place,
+        shown="model load NAME [--wait]",
+        examples=("wicketgate model load demo --wait",),
+    ),
+    "model unload": Command(
+        "Run",
+        "end a model's host once its streams end",
+        "wicketgate.cli.model:unload",
+        _model,
+        _wait,
+        _place,
+        shown="model unload NAME [--wait]",
+        examples=("wicketgate model unload demo --wait",),
+    ),
+    "cache clear": Command(
+        "Run",
+        "drop kept prefixes, but pinned ones",
+        "wicketgate.cli.cache:clear",
+        _one_model,
+        _tier,
+        _place,
+        shown="cache clear [--tier T]",
+        examples=("wicketgate cache clear --tier disk",),
+    ),
+    "doctor": Command(
+        "Check",
+        "what this machine can do, and what is missing",
+        "wicketgate.cli.doctor:run",
+        _place,
+        examples=("wicketgate doctor",),
     ),
     "validate": Command(
         "Check",

@@ -24,6 +24,7 @@ EN_DASH = "\N{EN DASH}"
 _ASCII = str.maketrans(
     {"✓": "+", "✗": "x", "▸": ">", "‖": "|", "↗": "^", "·": ".", "→": "->", EN_DASH: "-", "µ": "u"}
 )
+_BINARY = ("KiB", "MiB", "GiB", "TiB")
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -158,6 +159,16 @@ def duration(seconds: float) -> str:
             parts.append(f"{whole // size} {unit}")
             whole %= size
     return " ".join(parts[:2])
+
+
+def binary_size(size_bytes: float) -> str:
+    """Write a number of bytes in units of 1024."""
+    size, unit = float(size_bytes), "B"
+    for larger in _BINARY:
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def count(number: int, one: str, many: str) -> str:

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from wicketgate import logs, models
+from wicketgate import logs
 from wicketgate.config import Watcher, load
 from wicketgate.config_fields import split_bind
 from wicketgate.config_schema import ModelEntry
-from wicketgate.errors import ConfigurationError, ExitCode
 from wicketgate.package_owners import check_package_owners
 from wicketgate.platform import default_state_dir
 from wicketgate.runtime import Runtime
+from wicketgate.served import served_models
 from wicketgate.state_folder import StateFolder
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from wicketgate.config import RuntimeConfig
+    from wicketgate.errors import ExitCode
 
 T = TypeVar("T")
 
@@ -95,22 +96,14 @@ def serve(
         RefusedError: another runtime uses the state folder.
     """
     check_package_owners()
-    if not config.models:
-        raise ConfigurationError(
-            "no model: give one (wicketgate serve MODEL), or write `model: PATH_OR_HUB_ID` in runtime.yaml."
-            " To try the model that ships: wicketgate demo"
-        )
-    model = config.models[0]
-    folder = models.resolve(model.path)
+    served = served_models(config)
     state = StateFolder(config.state_dir or default_state_dir(config.name))
     try:
         if fresh_ledger:
             state.forget_ledger()
 
         async def main() -> ExitCode:
-            runtime = Runtime(
-                config, state=state, model=(model.name, folder), watcher=watcher, on_ready=on_ready
-            )
+            runtime = Runtime(config, state=state, served=served, watcher=watcher, on_ready=on_ready)
             return await runtime.run()
 
         return run_loop(main())
@@ -129,5 +122,5 @@ def run_loop(main: Coroutine[object, object, T]) -> T:
 
 
 def _say_ready(runtime: Runtime) -> None:
-    print(f"wicketgate serves {runtime.model} on {runtime.api_url}/v1", file=sys.stderr)
+    print(f"wicketgate serves {', '.join(runtime.models)} on {runtime.api_url}/v1", file=sys.stderr)
     print(f"metrics on {runtime.admin_url}/metrics; Ctrl-C drains and stops", file=sys.stderr)

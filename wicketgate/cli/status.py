@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wicketgate.cli import control
 from wicketgate.cli.features import print_features
-from wicketgate.cli.output import EN_DASH, Screen, count, duration, print_json, share
+from wicketgate.cli.output import EN_DASH, Screen, binary_size, count, duration, print_json, share
 from wicketgate.cli.place import find
 from wicketgate.errors import ExitCode, UnreachableError
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 ANSWER_S = 2.0
 """How long the gateway may take."""
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def run(args: Namespace) -> int:
@@ -75,8 +73,14 @@ def _facts(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
                 _counted(engine.get("restarts"), "restarts"),
                 _counted(engine.get("rows"), "rows"),
                 _bytes(engine.get("memory_bytes")),
+                (None, "above the soft mark of memory", "above the hard mark of memory")[
+                    engine.get("memory_pressure") or 0
+                ],
             ),
         ),
+        ("last exit", engine.get("last_exit") or ""),
+        ("safe mode", engine.get("safe_mode") or ""),
+        ("models", _models(snapshot.get("models") or [])),
         (
             "flow",
             _join(
@@ -99,6 +103,13 @@ def _facts(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("errors", _ratio(_part(snapshot, "errors"))),
     ]
+
+
+def _models(rows: list[Mapping[str, Any]]) -> str:
+    """Tell where each of several models stands; a single one is told by its engine."""
+    if len(rows) < 2:
+        return ""
+    return ", ".join(f"{row.get('id')} {row.get('state')}" for row in rows)
 
 
 def _ratio(errors: Mapping[str, Any]) -> str:
@@ -166,9 +177,4 @@ def _quantiles(values: Mapping[str, Any] | None) -> str:
 
 
 def _bytes(number: float | None) -> str | None:
-    if number is None:
-        return None
-    size, unit = float(number), 0
-    while size >= 1024 and unit < len(_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{size:.0f} B" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+    return None if number is None else binary_size(number)

@@ -14,40 +14,54 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from wicketgate.engine.stepper import Stepper
+from wicketgate import logs
+from wicketgate.engine.assembly import Engine, build, prewarm
+from wicketgate.engine.kv_cache import open_cache
+from wicketgate.engine.memory import default_limit
+from wicketgate.engine.options import HostOptions
+from wicketgate.engine.parent import ParentWatch
 from wicketgate.engine.wire import (
     SOCKET_BUFFER_BYTES,
     Beat,
+    CacheQuery,
     Cancel,
     Fatal,
-    HostOptions,
+    Score,
     Splitter,
     Stop,
     Submit,
+    Tune,
     Warm,
     decode_to_host,
     encode,
 )
+from wicketgate.platform import mac, process_memory_bytes, usable_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wicketgate.engine.stepper import Batch
-    from wicketgate.engine.wire import FromHost, Ready, ToHost
+    from wicketgate.engine.stepper import Stepper
+    from wicketgate.engine.wire import FromHost, ToHost
 
 log = logging.getLogger(__name__)
 
 BEAT_S: Final = 0.5
+STALL_S: Final = 0.005
+"""How long to wait for news where nothing can be done for the work there is: its KV comes from disk, say."""
+STALL_NEWS_S: Final = 0.02
+"""How often a host says meanwhile that it goes on stepping: who takes the GPU's turn over waits for that."""
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024
 """With so much unread by the gateway, stepping stops: no token would reach anybody."""
+CLOSE_S: Final = 5.0
+"""How long KV that is not yet on disk may take to get there at the end."""
 _RECEIVE_BYTES: Final = 256 * 1024
-_PARENT_WATCH_S: Final = 1.0
 
 
 class Line:
@@ -58,6 +72,9 @@ class Line:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         self._sock = sock
+        # poll and not select: the descriptor's number comes from the gateway and may be above 1023.
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._splitter = Splitter()
         self._unsent = bytearray()
         self.open = True
@@ -85,10 +102,10 @@ class Line:
 
     def receive(self, timeout_s: float) -> list[ToHost]:
         """Wait at most so long for the socket to move; return the messages that have arrived."""
-        # poll and not select: the descriptor's number comes from the gateway and may be above 1023.
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-        poll.poll(timeout_s * 1000)
+        self._poll.modify(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        moved = self._poll.poll(timeout_s * 1000)
+        if not moved:
+            return []
         self.flush()
         bodies: list[bytes] = []
         try:
@@ -106,23 +123,31 @@ class Line:
 
 def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
     """Step until the gateway says stop or is gone."""
+    stepper.tell = line.send
     sent_s = clock()
+    wait_s = 0.0
     while line.open:
-        working = stepper.busy and not line.clogged
-        until_beat_s = max(0.0, sent_s + BEAT_S - clock())
-        for message in line.receive(0.0 if working else until_beat_s):
+        for message in line.receive(wait_s):
             if isinstance(message, Stop):
                 return
-            _apply(message, stepper)
-        if stepper.busy and not line.clogged:
-            line.send(stepper.step())
-            sent_s = clock()
-        elif clock() - sent_s >= BEAT_S:
-            line.send(Beat(number=stepper.number, at_s=clock(), load=stepper.load()))
-            sent_s = clock()
+            _apply(message, stepper, line)
+        working = stepper.busy and not line.clogged
+        if working:
+            step = stepper.step()
+            if not stepper.stalled or clock() - sent_s >= STALL_NEWS_S:
+                line.send(step)
+                sent_s = clock()
+                wait_s = 0.0
+                continue
+        now_s = clock()
+        if now_s - sent_s >= BEAT_S:
+            stepper.watch_memory()
+            line.send(Beat(number=stepper.number, at_s=now_s, load=stepper.load()))
+            sent_s = now_s
+        wait_s = STALL_S if working else max(0.0, sent_s + BEAT_S - now_s)
 
 
-def _apply(message: Submit | Cancel | Warm, stepper: Stepper) -> None:
+def _apply(message: Submit | Cancel | Warm | Score | Tune | CacheQuery, stepper: Stepper, line: Line) -> None:
     match message:
         case Submit():
             stepper.submit(message)
@@ -130,24 +155,37 @@ def _apply(message: Submit | Cancel | Warm, stepper: Stepper) -> None:
             stepper.cancel(message.id)
         case Warm():
             stepper.warm(message)
+        case Score():
+            stepper.score(message)
+        case Tune():
+            stepper.tune(message)
+        case CacheQuery():
+            line.send(stepper.report_cache(message))
 
 
-def open_engine(options: HostOptions) -> tuple[Batch, Ready]:
-    """Build the engine that the options name; only here is mlx imported, and only when it is asked for."""
+def open_engine(options: HostOptions) -> Engine:
+    """Open the engine that the options name; only here is mlx imported, and only when it is asked for."""
     if options.engine == "simulated":
         from wicketgate.engine.simulated import open_simulated
 
-        return open_simulated(options, clock=time.monotonic, sleep=time.sleep)
+        plant, said = open_simulated(options, clock=time.monotonic, sleep=time.sleep)
+        return Engine(batch=plant, ready=said, limit_bytes=options.memory_bytes or plant.device_bytes)
+    from wicketgate.engine.mlx.kv_files import KvFiles, model_identity
     from wicketgate.engine.mlx.model import open_mlx
 
-    return open_mlx(options, clock=time.monotonic)
-
-
-def watch_parent(parent: int) -> None:
-    """End the process when its parent is gone, even while a step hangs in the device's driver."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_WATCH_S)
-    os._exit(0)
+    batch, ready = open_mlx(options, clock=time.monotonic)
+    identity = model_identity(Path(options.model))
+    machine = mac()
+    if machine is not None:
+        machine.prefer_this_thread()
+    return Engine(
+        batch=batch,
+        ready=ready,
+        limit_bytes=options.memory_bytes or default_limit(batch.network.device, usable_memory_bytes()),
+        codec=KvFiles(batch.network.model, identity=identity, bits=options.kv_disk_bits),
+        footprint=lambda: process_memory_bytes(os.getpid(), this_mac=machine),
+        pressure=lambda: 0 if machine is None else machine.memory_pressure() or 0,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,19 +197,31 @@ def main(arguments: list[str] | None = None) -> int:
     # The gateway decides when its host ends: Ctrl-C reaches both, and the gateway drains first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    threading.Thread(target=watch_parent, args=(os.getppid(),), daemon=True).start()
+    watch = ParentWatch()
     line = Line(socket.socket(fileno=parsed.fd))
-    try:
-        options = msgspec.json.decode(parsed.options, type=HostOptions)
-        batch, ready = open_engine(options)
-        line.send(ready)
-        serve(line, Stepper(batch, options, clock=time.monotonic), clock=time.monotonic)
-    except Exception as error:  # the top of the process: the gateway must hear why
-        log.exception("engine_host_failed")
-        line.send(Fatal(f"{type(error).__name__}: {error}"))
-        return 1
+    with logs.written(level="warning"), closing(watch):
+        try:
+            run(line, msgspec.json.decode(parsed.options, type=HostOptions))
+        except Exception as error:  # the top of the process: the gateway must hear why
+            log.exception("engine_host_failed")
+            line.send(Fatal(f"{type(error).__name__}: {error}"))
+            return 1
     return 0
+
+
+def run(line: Line, options: HostOptions) -> None:
+    """Open the engine, say so, and serve."""
+    clock = time.monotonic
+    engine = open_engine(options)
+    cache = open_cache(options, engine.codec, clock=clock)
+    try:
+        if options.prewarm:
+            prewarm(engine, cache, options)
+        stepper = build(engine, cache, options, clock=clock)
+        line.send(engine.ready)
+        serve(line, stepper, clock=clock)
+    finally:
+        cache.close(CLOSE_S)
 
 
 if __name__ == "__main__":

@@ -1,97 +1,276 @@
 """
-What an engine does in one step, and which requests it refuses. Pure.
+What an engine host does in its next step. Pure: everything it looks at comes as an argument.
 
-The order of service: streams that decode get their token in every step; beside them at most
-`prefill_step_tokens` prompt tokens are computed, shared evenly by the prompts in progress, so that a short
-prompt does not stand behind a long one; warm jobs get the steps that nobody needs.
+Theory of operation. Every step looks at everything anew, and there is no fixed wait for more work to batch: a
+stream joins the running rows without an extra forward pass, so that waiting could only make the first token
+late (mlx_lm.server, which looks for work every 0.5 s, makes a short request wait 347 ms).
+
+1. Rows decode in every step.
+2. Beside them prompts are computed in chunks, sized by time: a chunk and the decode step together stay below
+   `chunk_target_s`, which is the gap that running streams see. Without rows a chunk may take twice that.
+3. For every second of chunks decoding is owed `share / (1 - share)` seconds; chunks pause until it is paid.
+4. Prompts go by class, then shortest remainder first, and may change places at any chunk's edge; but a prompt
+   that has waited for `OVERTAKE_RATIO` of its time in first-come order and `OVERTAKE_FLOOR_S` goes first in
+   its class. What is left of a step's time goes to the next in order, so that short ones go side by side.
+5. When all places are taken, or memory is short, a more urgent class takes the place of a row of the least
+   urgent one, whose KV is held so that it goes on later without computing anything twice.
+6. A stream on trial runs with nobody beside it.
+7. Warm jobs get the steps that nobody needs.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import heapq
 from typing import TYPE_CHECKING, Final
 
+from wicketgate.engine.batch import Chunk
+from wicketgate.engine.scene import (
+    DECODE,
+    NOTHING,
+    Compute,
+    Decode,
+    Preempt,
+    Refuse,
+    ScoreChunk,
+    Start,
+    WarmChunk,
+)
+
 if TYPE_CHECKING:
-    from wicketgate.engine.wire import HostOptions, Submit
+    from collections.abc import Iterable, Sequence
 
-MIN_CHUNK_TOKENS: Final = 32
-"""A smaller chunk costs a forward pass for little progress."""
-MAX_LOGPROBS: Final = 20
+    from wicketgate.engine.jobs import ScoreJob
+    from wicketgate.engine.pace import Pace
+    from wicketgate.engine.scene import Action, Limits, Scene
+    from wicketgate.engine.streams import Stream
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occupancy:
-    """Who is where when a step begins."""
-
-    decoding: int
-    prefilling: int
-    waiting: int
-    on_trial: bool = False
-    """A stream that was running when the engine failed is being tried; nobody may join it."""
-    suspects: int = 0
-    """How many at the head of `waiting` were running when the engine failed."""
-    warm_jobs: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to do in this step."""
-
-    start: int
-    """Waiting streams to take, oldest first."""
-    chunk_tokens: int
-    """Prompt tokens to compute of each prompt in progress, those just started included."""
-    warm: bool
-    """Compute a chunk of a warm job; only when nothing else is to be done."""
+ALONE_TOKENS: Final = 8
+"""A stream that was there when hosts died is harmless once it has emitted so many tokens alone."""
+SETTLED_TOKENS: Final = 8
+"""A stream gives way again only after so many tokens: else two would take turns and neither get on."""
+FLOOR_TOKENS: Final = 16
+"""Least size of a step's first chunk, so that every prompt gets on."""
+LEAST_SPLIT_TOKENS: Final = 64
+"""Further prompts get a chunk in the same step only of so many tokens, or to the end: each has its cost."""
+WHOLE_RATIO: Final = 1.4
+"""A remainder that takes up to so many times the time there is goes through whole: cutting it costs a step."""
+SHORT_TOKENS: Final = 64
+"""Whole prompts of at most so many tokens go through the device side by side, padded to the longest."""
+IDLE_TARGETS: Final = 2.0
+"""With nobody decoding, how many targets long a chunk may take: what a request that arrives then waits."""
+WARM_CHUNK_S: Final = 0.04
+"""Longest chunk of a warm job: what a request that arrives then waits (research on hints, 40 ms steps)."""
+OVERTAKE_RATIO: Final = 1.5
+OVERTAKE_FLOOR_S: Final = 0.25
+RESERVED_TOKENS: Final = 256
+"""Of its answer, what must fit into memory before a stream starts: one step in which caches grow."""
 
 
-def plan(occupancy: Occupancy, options: HostOptions) -> Plan:
-    """Decide what this step does."""
-    start = _start(occupancy, options)
-    prefilling = occupancy.prefilling + start
-    chunk_tokens = max(MIN_CHUNK_TOKENS, options.prefill_step_tokens // max(1, prefilling))
-    idle = not (occupancy.decoding or prefilling or occupancy.waiting)
-    return Plan(start=start, chunk_tokens=chunk_tokens, warm=idle and occupancy.warm_jobs > 0)
+def plan(scene: Scene) -> tuple[Action, ...]:
+    """Decide what this step does, in order."""
+    if scene.on_trial:
+        return _trial(scene)
+    always = DECODE if scene.rows else NOTHING
+    if not (scene.waiting or scene.prompts or scene.scores or scene.warm is not None):
+        return always
+    if not scene.limits.prefill_turn or (scene.rows and scene.debt_s > 0.0):
+        return always
+    actions = _Draft(scene).actions()
+    if actions or always:
+        return (*actions, *always)
+    return _warm(scene)
 
 
-def _start(occupancy: Occupancy, options: HostOptions) -> int:
-    if occupancy.on_trial:
-        return 0
-    free = options.max_batch_size - occupancy.decoding - occupancy.prefilling
-    room = max(0, min(free, options.prefill_batch_size - occupancy.prefilling, occupancy.waiting))
-    # After a failure those who were there come back one by one, so that the next failure names its cause.
-    return min(room, 1) if occupancy.suspects else room
+def _trial(scene: Scene) -> tuple[Action, ...]:
+    """Run the first stream on trial alone; whoever is in the batch beside it gives way."""
+    inside = [*scene.rows.values(), *scene.prompts.values()]
+    tried = next((stream for stream in inside if stream.trial_tokens), None)
+    actions: list[Action] = [Preempt(stream.id) for stream in inside if stream is not tried]
+    if tried is None:
+        if not scene.limits.prefill_turn:
+            return DECODE if scene.rows else NOTHING
+        tried = next(scene.waiting[key] for key in scene.on_trial)
+        actions.append(Start(tried.id))
+    elif tried.id in scene.rows:
+        return (*actions, Decode())
+    if scene.limits.prefill_turn:
+        tokens = _tokens(scene, tried, _idle_s(scene.limits), scene.limits.prefill_step_tokens)
+        actions.append(Compute((Chunk(tried.id, max(tokens, min(FLOOR_TOKENS, tried.remaining_tokens))),)))
+    return tuple(actions)
 
 
-def refusal(message: Submit, *, vocabulary_size: int, context_tokens: int) -> str | None:
-    """Say why a request cannot be run, or None when it can; mlx would fail, or crash, in mid-batch."""
-    if not message.prompt:
-        return "the prompt must have at least 1 token, got 0"
-    lowest, highest = min(message.prompt), max(message.prompt)
-    if lowest < 0 or highest >= vocabulary_size:
-        worst = lowest if lowest < 0 else highest
-        return f"token ids must be between 0 and {vocabulary_size - 1}, got {worst}"
-    if message.max_tokens < 1:
-        return f"max_tokens must be at least 1, got {message.max_tokens}"
-    total = len(message.prompt) + message.max_tokens
-    if total > context_tokens:
-        return f"prompt and max_tokens together must be at most {context_tokens} tokens, got {total}"
-    return _sampling_refusal(message)
+def _warm(scene: Scene) -> tuple[Action, ...]:
+    limits = scene.limits
+    if scene.warm is None or not limits.warm_allowed or not scene.admits:
+        return NOTHING
+    within_s = min(WARM_CHUNK_S, limits.chunk_target_s)
+    tokens = min(limits.prefill_step_tokens, scene.pace.tokens_within(within_s, context_tokens=0))
+    return (WarmChunk(scene.warm, max(FLOOR_TOKENS, tokens)),)
 
 
-def _sampling_refusal(message: Submit) -> str | None:
-    bounds: tuple[tuple[str, float, float, float], ...] = (
-        ("temperature", message.temperature, 0.0, math.inf),
-        ("top_p", message.top_p, 0.0, 1.0),
-        ("min_p", message.min_p, 0.0, 1.0),
-        ("top_k", message.top_k, 0, math.inf),
-        ("logprobs", message.logprobs or 0, 0, MAX_LOGPROBS),
-    )
-    for name, value, low, high in bounds:
-        # Written so that a NaN is refused.
-        if not (low <= value <= high and math.isfinite(value)):
-            return f"{name} must be between {low:g} and {high:g}, got {value:g}"
-    if not (message.repetition_penalty > 0 and math.isfinite(message.repetition_penalty)):
-        return f"repetition_penalty must be above 0, got {message.repetition_penalty:g}"
-    return None
+class _Draft:
+    """A plan being made: who computes beside the rows, and who has to start or to give way for that."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._limits = scene.limits
+        self._free = scene.limits.max_batch_size - len(scene.rows) - len(scene.prompts)
+        self._groups = list(scene.groups)
+        self._moves: list[Action] = []
+        self._chunks: list[Chunk] = []
+        self._scores: list[Action] = []
+        self._victims: set[int] = set()
+        self._short: list[int] = []
+        """Tokens of the prompts that go side by side."""
+
+    def actions(self) -> list[Action]:
+        """Return who moves and who computes, in this order."""
+        scene, limits = self._scene, self._limits
+        time_s = chunk_time_s(limits, scene.pace) if scene.rows else _idle_s(limits)
+        left = limits.prefill_step_tokens
+        for work in heapq.nsmallest(limits.prefill_batch_size, self._candidates(), key=self._rank):
+            tokens = _tokens(scene, work, time_s, left)
+            if not self._computes:
+                tokens = max(tokens, min(FLOOR_TOKENS, work.remaining_tokens))
+            elif tokens < min(LEAST_SPLIT_TOKENS, work.remaining_tokens):
+                break
+            cost_tokens = self._cost_tokens(work, tokens)
+            cost_s = scene.pace.chunk_s(cost_tokens, context_tokens=work.context_tokens)
+            if cost_tokens > tokens and (cost_s > time_s or cost_tokens > left):
+                break
+            if self._seat(work.id):
+                self._add(work, tokens)
+                time_s -= cost_s
+                left -= cost_tokens
+        chunks: list[Action] = [Compute(tuple(self._chunks))] if self._chunks else []
+        return [*self._moves, *chunks, *self._scores]
+
+    @property
+    def _computes(self) -> bool:
+        return bool(self._chunks or self._scores)
+
+    def _cost_tokens(self, work: Stream | ScoreJob, tokens: int) -> int:
+        """Return what a chunk costs besides those chosen before, in tokens: side by side some are padding."""
+        if not self._is_short(work, tokens):
+            return tokens
+        return padded([*self._short, tokens]) - padded(self._short)
+
+    def _is_short(self, work: Stream | ScoreJob, tokens: int) -> bool:
+        return work.id not in self._scene.scores and is_short(work, tokens)
+
+    def _candidates(self) -> Iterable[Stream | ScoreJob]:
+        scene = self._scene
+        yield from scene.prompts.values()
+        yield from scene.scores.values()
+        if scene.starts:
+            urgent = self._least_urgent_inside() if self._free <= 0 or not scene.admits else None
+            for stream in scene.waiting.values():
+                if stream.fetch is None and (urgent is None or stream.priority < urgent):
+                    yield stream
+
+    def _least_urgent_inside(self) -> int:
+        """Return the class that the waiting must beat to get in, where there is no free place."""
+        inside = (*self._scene.rows.values(), *self._scene.prompts.values())
+        return max((stream.priority for stream in inside), default=-1)
+
+    def _rank(self, work: Stream | ScoreJob) -> tuple[int, int, float, float, int]:
+        if work.due_s <= self._scene.now_s:
+            return work.priority, 0, work.due_s, 0.0, work.id
+        return work.priority, 1, float(work.remaining_tokens), work.arrived_s, work.id
+
+    def _seat(self, key: int) -> bool:
+        """Find a place for whoever needs one; returns whether it may compute."""
+        scene = self._scene
+        stream = scene.waiting.get(key)
+        if stream is None:
+            return key not in self._victims
+        budget = scene.budget
+        # What is held by a stream that gave way is counted already.
+        if budget is not None and stream.held is None:
+            own = (1, len(stream.message.prompt) + min(stream.message.max_tokens, RESERVED_TOKENS))
+            if not budget.fits([own]):
+                self._moves.append(Refuse(key))
+                return False
+            if not budget.fits([*self._groups, own]):
+                return False
+            self._groups.append(own)
+        if scene.admits and self._free > 0:
+            self._free -= 1
+        else:
+            victim = self._victim(stream.priority)
+            if victim is None:
+                return False
+            self._victims.add(victim.id)
+            self._moves.append(Preempt(victim.id))
+        self._moves.append(Start(key))
+        return True
+
+    def _victim(self, priority: int) -> Stream | None:
+        """Return the stream of the least urgent class that has the least to lose, if any may give way."""
+        scene = self._scene
+        computing = {chunk.id for chunk in self._chunks}
+        able = [
+            stream
+            for stream in (*scene.rows.values(), *scene.prompts.values())
+            if stream.priority > priority
+            and stream.id not in self._victims
+            and stream.id not in computing
+            and (len(stream.emitted) >= SETTLED_TOKENS or not stream.preempted)
+        ]
+        return max(able, key=lambda stream: (stream.priority, -stream.kv_tokens), default=None)
+
+    def _add(self, work: Stream | ScoreJob, tokens: int) -> None:
+        if work.id in self._scene.scores:
+            self._scores.append(ScoreChunk(work.id, tokens))
+            return
+        if self._is_short(work, tokens):
+            self._short.append(tokens)
+        self._chunks.append(Chunk(work.id, tokens))
+
+
+def _tokens(scene: Scene, work: Stream | ScoreJob, time_s: float, most: int) -> int:
+    pace, context_tokens = scene.pace, work.context_tokens
+    if work.remaining_tokens <= pace.tokens_within(WHOLE_RATIO * time_s, context_tokens=context_tokens):
+        return min(work.remaining_tokens, most)
+    return min(most, pace.tokens_within(time_s, context_tokens=context_tokens))
+
+
+def is_short(work: Stream | ScoreJob, tokens: int) -> bool:
+    """Say whether a chunk of so many tokens is a whole prompt that goes side by side with others."""
+    return work.context_tokens == 0 and tokens == work.remaining_tokens <= SHORT_TOKENS
+
+
+def padded(lengths: Sequence[int]) -> int:
+    """Return how many tokens prompts of these lengths cost side by side."""
+    return len(lengths) * max(lengths, default=0)
+
+
+def _idle_s(limits: Limits) -> float:
+    return limits.chunk_target_s * IDLE_TARGETS
+
+
+def chunk_time_s(limits: Limits, pace: Pace) -> float:
+    """
+    Return how long chunks may take in a step in which rows decode.
+
+    At least as long as the decode step itself or half the target, whichever is less: where decoding alone
+    fills the target, prompts must still get on.
+    """
+    target_s = limits.chunk_target_s
+    return max(pace.headroom_ratio * target_s - pace.decode_s, min(pace.decode_s, target_s / 2))
+
+
+def due_s(*, arrived_s: float, first_come_s: float) -> float:
+    """Return when a stream may be overtaken no longer, given how long it would wait in first-come order."""
+    return arrived_s + OVERTAKE_RATIO * first_come_s + OVERTAKE_FLOOR_S
+
+
+def shed(streams: Iterable[Stream], *, size_bytes: int, kv_bytes_per_token: int) -> list[int]:
+    """Choose who ends so that so much KV is freed: the least urgent class first, in it the youngest."""
+    chosen = []
+    for stream in sorted(streams, key=lambda each: (-each.priority, -each.arrived_s, -each.id)):
+        if size_bytes <= 0:
+            break
+        chosen.append(stream.id)
+        size_bytes -= max(1, stream.kv_tokens) * kv_bytes_per_token
+    return chosen

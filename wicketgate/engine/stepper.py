@@ -1,223 +1,194 @@
 """
-The streams of one host, step by step: who waits, who is computed, what is news. The same over any batch.
+The step loop of an engine host: what came in, what `scheduler.plan` says, and what there is to tell.
 
-Theory of operation. A batch holds the streams that have KV. Streams beyond its size wait here, so that a
-prefix is looked up when its stream's turn comes. Each step takes what `scheduler.plan` says from the queue
-and asks the batch for its next tokens. An exception there leaves the other rows wrong without a word (seen in
-mlx-lm 0.32.2), so the batch is thrown away then, and its streams start again as prompt + tokens so far: one
-by one, until each has had a token or the one that fails has named itself.
+The same over any batch. One step: cancel, plan, prompts, decode, jobs, memory, report. Who is where is the
+roster's business, what to do next the scheduler's; this is the order of things and their timing.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
-import msgspec
-
-from wicketgate.engine.kv_store import Hit, KvStore
-from wicketgate.engine.scheduler import Occupancy, plan, refusal
-from wicketgate.engine.wire import Done, Load, Started, Step, Submit, Token, Warm
+from wicketgate.engine.batch import DeviceError
+from wicketgate.engine.jobs import Jobs, ScoreJob, WarmJob, score_tokens
+from wicketgate.engine.memory import Relief
+from wicketgate.engine.news import News
+from wicketgate.engine.pace import Pace
+from wicketgate.engine.roster import Roster
+from wicketgate.engine.scene import (
+    Compute,
+    Decode,
+    Limits,
+    Preempt,
+    Refuse,
+    Scene,
+    ScoreChunk,
+    Start,
+    WarmChunk,
+)
+from wicketgate.engine.scheduler import ALONE_TOKENS, due_s, is_short, padded, plan, shed
+from wicketgate.engine.streams import Stream
+from wicketgate.engine.validation import refusal, score_refusal, warm_refusal
+from wicketgate.engine.wire import Done, Load, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wicketgate.engine.wire import HostOptions
+    from wicketgate.engine.batch import Batch, Chunk, MemoryUse
+    from wicketgate.engine.kv_cache import KvCache
+    from wicketgate.engine.memory import Budget
+    from wicketgate.engine.options import HostOptions
+    from wicketgate.engine.scene import Action
+    from wicketgate.engine.wire import CacheQuery, CacheReport, Score, Submit, Tune, Warm
 
-log = logging.getLogger(__name__)
-
-MAX_FAULTS: Final = 3
-"""A stream that was running at more failures than this is given up."""
-
-
-class DeviceError(RuntimeError):
-    """The device failed: whatever it computed is garbage, and the process must go."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prefix:
-    """KV to keep: all tokens that it holds, and the batch's own form of it."""
-
-    tokens: Sequence[int]
-    payload: object
-    size_bytes: int
+LEARNED_TOKENS: Final = 64
+"""Fewer tell more about a chunk's fixed cost than about what a token costs, unless a chunk is cut to them."""
+HARD: Final = 2
+"""The level of memory above its hard mark."""
+LOOKED_UP: Final = 16
+"""Most new prompts that are looked up in the prefix cache in one step, to know what is left of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Emitted:
-    """One token that came out of a batch."""
-
-    token: Token
-    finish_reason: str | None = None
-    """stop or length, with the last token."""
-    prefix: Prefix | None = None
-    """KV of the finished stream, where the batch was asked to hand it over."""
+class MemoryFullError(RuntimeError):
+    """What is allocated cannot be freed by this process but by leaving it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How much of a prompt is still to be computed; 0 when the stream decodes from now on."""
+class Bounds(TypedDict):
+    """What requests are held against."""
 
-    id: int
-    remaining_tokens: int
-
-
-class Prefill(Protocol):
-    """A prefix being computed outside of the batch."""
-
-    @property
-    def remaining_tokens(self) -> int:
-        """How many tokens are still to be computed."""
-
-    def advance(self, chunk_tokens: int) -> None:
-        """Compute that many more."""
-
-    def prefix(self) -> Prefix:
-        """Return the result, once nothing remains."""
+    vocabulary_size: int
+    context_tokens: int
 
 
-class Batch(Protocol):
-    """The streams that have KV; rows are known by the ids of their requests."""
+class Memory(Protocol):
+    """Judges what is allocated; a MemoryGuard's `observe`, or that with what the system says."""
 
-    @property
-    def vocabulary_size(self) -> int:
-        """How many token ids there are."""
-
-    @property
-    def context_tokens(self) -> int:
-        """Most tokens of prompt and answer together."""
-
-    @property
-    def kv_bytes(self) -> int:
-        """KV of all rows."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """What is allocated in all."""
-
-    def insert(self, message: Submit, hit: Hit[object] | None) -> int:
-        """Add a row; returns how many tokens of its prompt came from the hit."""
-
-    def remove(self, ids: Sequence[int]) -> None:
-        """Drop rows, in whatever state they are."""
-
-    def next(self, chunk_tokens: int) -> tuple[list[Progress], list[Emitted]]:
-        """Compute a token for each row that decodes and up to `chunk_tokens` of each prompt in progress."""
-
-    def prefill(self, prompt: Sequence[int], hit: Hit[object] | None) -> Prefill:
-        """Begin to compute a prefix outside of the batch."""
-
-    def reset(self) -> None:
-        """Forget all rows and every trace of a failed step."""
-
-
-@dataclass(slots=True)
-class _Stream:
-    """One stream from its arrival to its end."""
-
-    message: Submit
-    remaining_tokens: int
-    """Prompt tokens still to compute."""
-    decoding: bool = False
-    emitted: list[int] = field(default_factory=list)
-    """Tokens since `message`."""
-    faults: int = 0
-    suspect: bool = False
-    """It was running when the batch failed, and has not had a token since."""
-
-    def rewind(self) -> None:
-        """Make the request one that goes on after the tokens emitted so far."""
-        old, emitted = self.message, self.emitted
-        self.message = msgspec.structs.replace(
-            old,
-            prompt=old.prompt + emitted,
-            max_tokens=old.max_tokens - len(emitted),
-            position=old.position + len(emitted),
-        )
-        self.emitted = []
-        self.decoding = False
-        self.remaining_tokens = len(self.message.prompt)
-
-
-@dataclass(slots=True)
-class _News:
-    """What the next Step reports."""
-
-    tokens: list[Token] = field(default_factory=list)
-    started: list[Started] = field(default_factory=list)
-    done: list[Done] = field(default_factory=list)
-    warmed: list[int] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    evicted: list[int] = field(default_factory=list)
+    def __call__(self, use: MemoryUse, *, kept_bytes: int, now_s: float) -> Relief:
+        """Say what to do now."""
 
 
 class Stepper:
-    """Takes requests at any time; `step` does one engine step and tells what is new."""
+    """
+    Takes requests at any time; `step` does one engine step and tells what is new.
 
-    def __init__(self, batch: Batch, options: HostOptions, *, clock: Callable[[], float]) -> None:
+    Args:
+        batch: What computes.
+        options: What the host was started with.
+        cache: Kept prefixes.
+        clock: Monotonic seconds.
+        pace: How fast the batch is, as far as known.
+        memory: Judges what is allocated after each step; None watches nothing.
+        budget: What streams may take together; None is no bound.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        options: HostOptions,
+        *,
+        cache: KvCache,
+        clock: Callable[[], float],
+        pace: Pace | None = None,
+        memory: Memory | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self._batch = batch
-        self._options = options
+        self._cache = cache
         self._clock = clock
-        self._store: KvStore[object] = KvStore(max_bytes=options.prefix_cache_bytes)
-        self._waiting: dict[int, _Stream] = {}
-        self._running: dict[int, _Stream] = {}
-        self._cancelled: list[int] = []
-        self._warm_jobs: dict[int, tuple[Warm, Prefill | None]] = {}
-        self._news = _News()
-        self._number = 0
-
-    @property
-    def number(self) -> int:
+        self._pace = pace or Pace()
+        self._memory = memory
+        self._budget = budget
+        self._limits = Limits.of(options)
+        self._roster = Roster(batch, cache)
+        self._jobs = Jobs(batch, cache)
+        self._arrivals: list[Stream | ScoreJob] = []
+        self._debt_s = 0.0
+        self._relief = Relief(level=0)
+        self._use = batch.memory()
+        self.tell: Callable[[Step], None] | None = None
+        """Takes news that cannot wait for the end of the step; None makes them wait."""
+        self.number = 0
         """How many steps were done."""
-        return self._number
+        self.stalled = False
+        """Whether the last step could do nothing, nor can the next until something outside has changed."""
 
     @property
     def busy(self) -> bool:
         """Whether there is something to do or to tell."""
-        news = self._news.done or self._news.warmed
-        return bool(news or self._running or self._waiting or self._warm_jobs or self._cancelled)
+        return self._roster.busy or bool(self._jobs.warm or self._jobs.scores) or self._roster.news.pending
+
+    # What the gateway asks for
 
     def submit(self, message: Submit) -> None:
-        """Take a request; one that cannot be run ends with an error and touches nobody else."""
-        reason = refusal(
-            message,
-            vocabulary_size=self._batch.vocabulary_size,
-            context_tokens=self._batch.context_tokens,
-        )
-        if message.id in self._waiting or message.id in self._running:
-            reason = f"the id {message.id} is in use"
+        """Take a request; one that cannot be run ends as refused and touches nobody else."""
+        reason = self._taken(message.id) or refusal(message, **self._bounds())
         if reason is not None:
-            self._news.done.append(Done(message.id, "refused", reason))
+            self._roster.news.done.append(Done(message.id, "refused", reason))
             return
-        self._waiting[message.id] = _Stream(message, len(message.prompt))
+        trial_tokens = ALONE_TOKENS if message.alone else 0
+        stream = Stream(message, self._clock(), len(message.prompt), trial_tokens)
+        self._roster.add(stream)
+        self._arrivals.append(stream)
 
     def warm(self, message: Warm) -> None:
-        """Take a warm job; its prompt is judged when its turn comes."""
-        self._warm_jobs[message.id] = (message, None)
+        """Take a warm job; one that cannot be run ends at once."""
+        reason = self._taken(message.id) or warm_refusal(message, **self._bounds())
+        if reason is not None or not self._cache.max_bytes:
+            self._roster.news.warmed.append(message.id)
+            return
+        self._jobs.warm[message.id] = WarmJob(message)
+
+    def score(self, message: Score) -> None:
+        """Take a score; one that cannot be run ends as refused."""
+        reason = self._taken(message.id) or score_refusal(message, **self._bounds())
+        if reason is not None:
+            self._roster.news.done.append(Done(message.id, "refused", reason))
+            return
+        job = ScoreJob(message, self._clock(), score_tokens(message))
+        self._jobs.scores[message.id] = job
+        self._arrivals.append(job)
 
     def cancel(self, key: int) -> None:
-        """End a stream or a warm job before the next step; unknown ids are ignored."""
-        if self._running.pop(key, None) is not None:
-            self._cancelled.append(key)
-            self._news.done.append(Done(key, "cancelled"))
-        elif self._waiting.pop(key, None) is not None:
-            self._news.done.append(Done(key, "cancelled"))
-        elif self._warm_jobs.pop(key, None) is not None:
-            self._news.warmed.append(key)
+        """End a stream or a job before the next step; unknown ids are ignored."""
+        if not self._roster.leave(key, "cancelled"):
+            self._jobs.cancel(key, self._roster.news)
 
-    def load(self) -> Load:
-        """Tell how busy the host is."""
-        decoding = sum(stream.decoding for stream in self._running.values())
-        queued = [*self._waiting.values(), *self._running.values()]
-        return Load(
-            rows=decoding,
-            waiting=len(queued) - decoding,
-            waiting_tokens=sum(stream.remaining_tokens for stream in queued),
-            warm_jobs=len(self._warm_jobs),
-            kv_bytes=self._batch.kv_bytes + self._store.size_bytes,
-            memory_bytes=self._batch.memory_bytes,
+    def tune(self, message: Tune) -> None:
+        """Change what the governor may move; the next Step tells that it is in force."""
+        limits = self._limits
+        if message.chunk_target_s is not None:
+            limits = replace(limits, chunk_target_s=message.chunk_target_s)
+        if message.warm_allowed is not None:
+            limits = replace(limits, warm_allowed=message.warm_allowed)
+        if message.prefill_turn is not None:
+            limits = replace(limits, prefill_turn=message.prefill_turn)
+        self._limits = limits
+        self._roster.news.asked = True
+
+    def report_cache(self, query: CacheQuery) -> CacheReport:
+        """Tell what the prefix cache holds, having cleared it as asked."""
+        inside = (*self._roster.rows.values(), *self._roster.prompts.values())
+        report = self._cache.report(
+            query,
+            now_s=self._clock(),
+            kv_bytes_per_token=self._batch.kv_bytes_per_token,
+            rows=len(inside),
+            rows_tokens=sum(stream.kv_tokens for stream in inside),
+            rows_bytes=self._batch.memory().rows_bytes,
         )
+        self._roster.news.evicted += self._cache.take_evicted()
+        return report
+
+    def _taken(self, key: int) -> str | None:
+        taken = key in self._roster or key in self._jobs.scores or key in self._jobs.warm
+        return f"the id {key} is in use" if taken else None
+
+    def _bounds(self) -> Bounds:
+        batch = self._batch
+        return {"vocabulary_size": batch.vocabulary_size, "context_tokens": batch.context_tokens}
+
+    # The step
 
     def step(self) -> Step:
         """
@@ -225,129 +196,172 @@ class Stepper:
 
         Raises:
             DeviceError: the process must go.
+            MemoryFullError: the same.
         """
         began_s = self._clock()
-        chosen = plan(self._occupancy(), self._options)
-        cancelled, self._cancelled = self._cancelled, []
+        roster = self._roster
+        roster.collect()
+        if self._arrivals:
+            self._expect()
+        actions: tuple[Action, ...] = ()
         try:
-            if cancelled:
-                self._batch.remove(cancelled)
-            if chosen.warm:
-                self._advance_warm_job(chosen.chunk_tokens)
-            else:
-                self._start(chosen.start)
-                self._advance(chosen.chunk_tokens)
+            roster.sweep(keep=self._cache.max_bytes > 0)
+            actions = plan(self._scene(began_s))
+            self._do(actions)
         except DeviceError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it was, the streams beside it must not pay
-            self._recover(error, warming=chosen.warm)
+            roster.recover(error)
+        self.watch_memory()
+        self.stalled = not (actions or roster.news.pending)
         return self._report(began_s)
 
-    def _report(self, began_s: float) -> Step:
-        news, self._news = self._news, _News()
-        self._number += 1
-        now_s = self._clock()
-        return Step(
-            number=self._number,
-            at_s=now_s,
-            step_s=now_s - began_s,
-            tokens=news.tokens,
-            started=news.started,
-            done=news.done,
-            warmed=news.warmed,
-            kept=news.kept,
-            evicted=news.evicted,
-            load=self.load(),
-        )
+    def _do(self, actions: Sequence[Action]) -> None:
+        """Do what was planned; whatever came before the rows' turn is time that they are owed for."""
+        roster, began_s = self._roster, self._clock()
+        preempted = [action.id for action in actions if isinstance(action, Preempt)]
+        if preempted:
+            roster.preempt(preempted)
+        for action in actions:
+            match action:
+                case Decode():
+                    # The first tokens of prompts just computed need not wait for everybody's next one.
+                    self._tell_early(began_s, roster.news.tokens)
+                    self._debt_s += (self._clock() - began_s) * self._limits.debt_per_chunk
+                    self._decode()
+                case Start(key):
+                    roster.open(key, self._pace)
+                case Compute(chunks):
+                    # Told beforehand, so that one who kills the host is known to have begun.
+                    self._tell_early(began_s, roster.news.started)
+                    self._compute(chunks)
+                case ScoreChunk(key, tokens):
+                    self._jobs.advance_score(key, tokens, roster.news)
+                case WarmChunk(key, tokens):
+                    self._jobs.advance_warm(key, tokens, roster.news)
+                case Refuse(key):
+                    roster.leave(key, "memory", "it takes more memory than there is, even alone")
 
-    def _occupancy(self) -> Occupancy:
-        decoding = sum(stream.decoding for stream in self._running.values())
-        return Occupancy(
-            decoding=decoding,
-            prefilling=len(self._running) - decoding,
-            waiting=len(self._waiting),
-            on_trial=any(stream.suspect for stream in self._running.values()),
-            suspects=sum(stream.suspect for stream in self._waiting.values()),
-            warm_jobs=len(self._warm_jobs),
-        )
-
-    def _start(self, count: int) -> None:
-        for key in list(self._waiting)[:count]:
-            stream = self._running[key] = self._waiting.pop(key)
-            cached_tokens = self._batch.insert(stream.message, self._store.find(stream.message.prompt))
-            stream.remaining_tokens -= cached_tokens
-            self._news.started.append(Started(key, cached_tokens))
-
-    def _advance(self, chunk_tokens: int) -> None:
-        if not self._running:
+    def _compute(self, chunks: tuple[Chunk, ...]) -> None:
+        """Compute chunks, and learn from how long it took."""
+        roster = self._roster
+        asked = roster.ready(chunks)
+        if not asked:
             return
-        progress, emitted = self._batch.next(chunk_tokens)
-        for part in progress:
-            stream = self._running[part.id]
-            stream.remaining_tokens = part.remaining_tokens
-            stream.decoding = part.remaining_tokens == 0
-        for each in emitted:
-            self._emit(each)
+        parts = [(roster.prompts[chunk.id], chunk.tokens) for chunk in asked]
+        short = [tokens for stream, tokens in parts if is_short(stream, tokens)]
+        context = sum(stream.context_tokens * tokens for stream, tokens in parts)
+        computed = sum(chunk.tokens for chunk in asked)
+        began_s = self._clock()
+        roster.compute(asked)
+        elapsed_s = self._clock() - began_s
+        is_cut = any(chunk.id in roster.prompts for chunk in asked)
+        if is_cut or computed >= LEARNED_TOKENS or not self._pace.is_measured:
+            tokens = computed - sum(short) + padded(short)
+            self._pace.observe_chunk(tokens, context_tokens=context // computed, elapsed_s=elapsed_s)
 
-    def _emit(self, emitted: Emitted) -> None:
-        token = emitted.token
-        stream = self._running[token.id]
-        stream.emitted.append(token.token)
-        stream.suspect = False
-        self._news.tokens.append(token)
-        if emitted.finish_reason is not None:
-            del self._running[token.id]
-            self._news.done.append(Done(token.id, emitted.finish_reason))
-        if emitted.prefix is not None:
-            self._keep(token.id, emitted.prefix)
+    def _decode(self) -> None:
+        began_s = self._clock()
+        self._roster.decode()
+        elapsed_s = self._clock() - began_s
+        self._pace.observe_decode(elapsed_s)
+        self._debt_s = max(0.0, self._debt_s - elapsed_s) if self._roster.rows else 0.0
 
-    def _keep(self, key: int, prefix: Prefix) -> None:
-        kept, evicted = self._store.put(key, prefix.tokens, prefix.payload, size_bytes=prefix.size_bytes)
-        if kept:
-            self._news.kept.append(key)
-        self._news.evicted += evicted
+    def _expect(self) -> None:
+        """Look new prompts up in the cache, and note until when each may be overtaken."""
+        roster, pace = self._roster, self._pace
+        new = {work.id for work in self._arrivals[:LOOKED_UP]}
+        del self._arrivals[:LOOKED_UP]
+        share = self._limits.decode_share_ratio if roster.rows else 0.0
+        ahead_s = pace.decode_s
+        for work in self._unfinished():
+            if work.id in new and isinstance(work, Stream) and work.id in roster.waiting and not work.held:
+                prompt = work.message.prompt
+                work.remaining_tokens = len(prompt) - self._cache.match(prompt, salt=work.message.salt)
+            ahead_s += pace.chunk_s(work.remaining_tokens, context_tokens=work.context_tokens) / (1.0 - share)
+            if work.id in new:
+                work.due_s = due_s(arrived_s=work.arrived_s, first_come_s=ahead_s)
 
-    def _advance_warm_job(self, chunk_tokens: int) -> None:
-        key, (message, prefill) = next(iter(self._warm_jobs.items()))
-        if prefill is None:
-            if not self._warmable(message):
-                self._end_warm_job(key)
-                return
-            prefill = self._batch.prefill(message.prompt, self._store.find(message.prompt))
-            self._warm_jobs[key] = (message, prefill)
-        prefill.advance(chunk_tokens)
-        if not prefill.remaining_tokens:
-            # Kept before it is ended: if that fails, `_recover` ends the first job, and it must be this one.
-            self._keep(key, prefill.prefix())
-            self._end_warm_job(key)
+    def _unfinished(self) -> list[Stream | ScoreJob]:
+        """Return whose prompts are still to be computed, those that came first at the head."""
+        roster = self._roster
+        return [*roster.prompts.values(), *self._jobs.scores.values(), *roster.waiting.values()]
 
-    def _end_warm_job(self, key: int) -> None:
-        del self._warm_jobs[key]
-        self._news.warmed.append(key)
-
-    def _warmable(self, message: Warm) -> bool:
-        reason = refusal(
-            Submit(id=message.id, prompt=message.prompt, max_tokens=1, seed=0),
-            vocabulary_size=self._batch.vocabulary_size,
-            context_tokens=self._batch.context_tokens,
+    def _scene(self, now_s: float) -> Scene:
+        roster, relief = self._roster, self._relief
+        needs_groups = self._budget is not None and bool(roster.waiting)
+        return Scene(
+            limits=self._limits,
+            pace=self._pace,
+            now_s=now_s,
+            rows=roster.rows,
+            prompts=roster.prompts,
+            waiting=roster.waiting,
+            scores=self._jobs.scores,
+            warm=self._jobs.next_warm,
+            on_trial=roster.on_trial,
+            debt_s=self._debt_s,
+            admits=relief.admits,
+            starts=relief.level < HARD,
+            budget=self._budget,
+            groups=[*self._batch.groups(), *roster.reserved()] if needs_groups else (),
         )
-        return reason is None and self._store.max_bytes > 0
 
-    def _recover(self, error: Exception, *, warming: bool) -> None:
-        log.error("engine_step_failed", exc_info=error, extra={"streams": len(self._running)})
-        self._batch.reset()
-        if warming:
-            self._end_warm_job(next(iter(self._warm_jobs)))
-        convicted = {key for key, stream in self._running.items() if stream.suspect}
-        survivors: dict[int, _Stream] = {}
-        for key, stream in self._running.items():
-            stream.faults += not convicted
-            if key in convicted or stream.faults > MAX_FAULTS:
-                reason = f"the engine failed while it ran this request: {type(error).__name__}"
-                self._news.done.append(Done(key, "error", reason))
-                continue
-            stream.rewind()
-            stream.suspect = True
-            survivors[key] = stream
-        self._running = {}
-        self._waiting = survivors | self._waiting
+    def watch_memory(self) -> None:
+        """
+        Look at what is allocated, and free what the guard says; also when there is no work.
+
+        Raises:
+            MemoryFullError: nothing is left to free.
+        """
+        use = self._use = self._batch.memory()
+        if self._memory is None:
+            return
+        roster = self._roster
+        kept_bytes = self._cache.size_bytes + roster.held_bytes
+        relief = self._relief = self._memory(use, kept_bytes=kept_bytes, now_s=self._clock())
+        if relief.drain_pool:
+            self._batch.drain_pool()
+        if relief.evict_bytes:
+            before_bytes = self._cache.size_bytes
+            roster.news.evicted += self._cache.evict(relief.evict_bytes)
+            roster.drop_held(relief.evict_bytes - (before_bytes - self._cache.size_bytes))
+        if relief.shed_bytes:
+            self._shed(relief.shed_bytes)
+        if relief.restart:
+            raise MemoryFullError("memory is full, and nothing that could be freed is left")
+
+    def _shed(self, size_bytes: int) -> None:
+        roster = self._roster
+        inside = (*roster.rows.values(), *roster.prompts.values())
+        ended = shed(inside, size_bytes=size_bytes, kv_bytes_per_token=self._batch.kv_bytes_per_token)
+        for key in ended:
+            roster.leave(key, "memory", "memory is full, and this request is of the least urgent class")
+        roster.sweep(keep=False)
+
+    def load(self) -> Load:
+        """Tell how busy the host is."""
+        roster, use = self._roster, self._use
+        unfinished = self._unfinished()
+        return Load(
+            rows=len(roster.rows),
+            waiting=len(unfinished),
+            waiting_tokens=sum(work.remaining_tokens for work in unfinished),
+            warm_jobs=len(self._jobs.warm),
+            kv_bytes=use.rows_bytes + self._cache.size_bytes + roster.held_bytes,
+            memory_bytes=use.active_bytes + use.pool_bytes,
+            pressure=self._relief.level,
+            disk_bytes=self._cache.disk_bytes,
+            preempted=sum(stream.preempted for stream in roster.waiting.values()),
+        )
+
+    def _tell_early(self, began_s: float, news: Sequence[object]) -> None:
+        if news and self.tell is not None:
+            self.tell(self._report(began_s, is_early=True))
+
+    def _report(self, began_s: float, *, is_early: bool = False) -> Step:
+        news, self._roster.news = self._roster.news, News()
+        self.number += not is_early
+        return news.step(
+            number=self.number, began_s=began_s, now_s=self._clock(), load=self.load(), is_early=is_early
+        )

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from wicketgate.engine.wire import Submit
-from wicketgate.errors import EngineFailedError, InvalidRequestError
+from wicketgate.engine.wire import Grammar, Submit
+from wicketgate.errors import EngineFailedError, InvalidRequestError, UnavailableError
 from wicketgate.inference import Finished, FinishReason, TokenChunk, TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from wicketgate.engine.wire import Done, Token
+    from wicketgate.engine.wire import Done, Started, Token
     from wicketgate.errors import WicketgateError
     from wicketgate.inference import Sampling
+
+
+MEMORY_RETRY_S: Final = 2.0
+"""Advice to a request that found no memory: about how long an answer lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How a request is served, beside what it asks for; as InferenceRequest says."""
+
+    priority: int = 0
+    salt: str = ""
+    session: str = ""
 
 
 class TokenStream:
@@ -26,15 +40,23 @@ class TokenStream:
     """
 
     def __init__(
-        self, stream_id: int, prompt: Sequence[int], sampling: Sampling, *, on_cancel: Callable[[int], None]
+        self,
+        stream_id: int,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        service: Service,
+        on_cancel: Callable[[int], None],
     ) -> None:
         self.id = stream_id
         self.cached_tokens = 0
-        """Prompt tokens whose KV existed when the host began with it."""
-        self.deaths = 0
-        """How many hosts died while they had this stream."""
+        """Prompt tokens whose KV existed when the first host began with it."""
+        self.from_disk = False
+        """Whether those tokens were loaded from disk for it."""
+        self._was_started = False
         self._prompt = list(prompt)
         self._sampling = sampling
+        self._service = service
         self._on_cancel = on_cancel
         self._emitted: list[int] = []
         self._fresh: list[int] = []
@@ -61,6 +83,18 @@ class TokenStream:
             self.finish(FinishReason.CANCELLED)
             self._on_cancel(self.id)
 
+    def start(self, started: Started) -> None:
+        """Note that a host began to compute it; only the first one tells what was there without us."""
+        if not self._was_started:
+            self._was_started = True
+            self.cached_tokens = started.cached_tokens
+            self.from_disk = started.from_disk
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether any token has come."""
+        return bool(self._emitted)
+
     def feed(self, token: Token) -> None:
         """Add one token from the host."""
         self._emitted.append(token.token)
@@ -82,12 +116,8 @@ class TokenStream:
 
     def finish_as(self, done: Done) -> None:
         """Note the end that the host reported."""
-        if done.reason == "refused":
-            self.finish(FinishReason.ERROR, InvalidRequestError(done.message or "the engine refused it"))
-        elif done.reason == "error":
-            self.finish(FinishReason.ERROR, EngineFailedError(done.message or "the engine failed"))
-        else:
-            self.finish(FinishReason(done.reason))
+        error = failure(done)
+        self.finish(FinishReason.ERROR if error else FinishReason(done.reason), error)
 
     def end_reached(self, eos_token_ids: Collection[int]) -> FinishReason | None:
         """Say how the stream ended if its last token was the last one, though no host lived to say so."""
@@ -98,9 +128,9 @@ class TokenStream:
                 return FinishReason.STOP
         return FinishReason.LENGTH if len(self._emitted) >= sampling.max_tokens else None
 
-    def submission(self) -> Submit:
+    def submission(self, *, alone: bool = False) -> Submit:
         """Return the message that starts the stream, or goes on where a dead host left it."""
-        sampling = self._sampling
+        sampling, grammar, service = self._sampling, self._sampling.grammar, self._service
         return Submit(
             id=self.id,
             prompt=self._prompt + self._emitted,
@@ -113,11 +143,34 @@ class TokenStream:
             top_k=sampling.top_k,
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias),
             logprobs=sampling.logprobs,
             stop_token_ids=list(sampling.stop_token_ids),
             ignore_eos=sampling.ignore_eos,
+            min_tokens=sampling.min_tokens,
+            grammar=Grammar(grammar.kind, grammar.text) if grammar else None,
+            priority=service.priority,
+            salt=service.salt,
+            session=service.session,
+            alone=alone,
         )
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def failure(done: Done) -> WicketgateError | None:
+    """Return the error that an end reported by the host stands for, or None for a good end."""
+    match done.reason:
+        case "refused":
+            return InvalidRequestError(done.message or "the engine refused it")
+        case "error":
+            return EngineFailedError(done.message or "the engine failed")
+        case "memory":
+            text = f"the engine has no memory for this request now; try again in {MEMORY_RETRY_S:g} s"
+            return UnavailableError(text, code="memory", retry_after_s=MEMORY_RETRY_S)
+        case _:
+            return None

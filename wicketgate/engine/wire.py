@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 """Sent in Ready; a gateway refuses a host of another version."""
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """A longer message is a broken peer."""
@@ -26,30 +26,12 @@ class WireError(ValueError):
     """The peer sent what cannot be a message."""
 
 
-class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is started with, as JSON on its command line."""
+class Grammar(msgspec.Struct, frozen=True):
+    """What the answer must look like."""
 
-    engine: Literal["mlx", "simulated"] = "mlx"
-    model: str = ""
-    """Local folder of the model; unused by the simulated engine."""
-    max_batch_size: int = 128
-    """Most streams that hold KV, prefilling and decoding together."""
-    prefill_batch_size: int = 8
-    """Most prompts that are computed side by side."""
-    prefill_step_tokens: int = 512
-    """Most prompt tokens computed between two decode steps, padding included."""
-    prefix_cache_bytes: int = 512 * 1024 * 1024
-    """Bound of the prefix store; 0 turns it off."""
-    context_tokens: int | None = None
-    """Most tokens of prompt and answer together; None takes the model's own bound."""
-    seed: int = 0
-    """Of the simulated engine: another seed answers with other tokens."""
-    vocabulary_size: int = 1024
-    """Of the simulated engine."""
-    eos_token_ids: list[int] = []
-    """Of the simulated engine; drawn as often as any other token."""
-    plant: dict[str, float] = {}
-    """Of the simulated engine: fields of plant.PlantParams that differ from their defaults."""
+    kind: Literal["json_object", "json_schema", "regex", "lark"]
+    text: str = ""
+    """The schema as JSON, the expression, or the grammar; empty for json_object."""
 
 
 class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True):
@@ -69,9 +51,24 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True):
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    """Added to the logits of these token ids."""
     logprobs: int | None = None
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
+    min_tokens: int = 0
+    """No end token is drawn before so many tokens of answer."""
+    grammar: Grammar | None = None
+    priority: int = 0
+    """Class of service; lower ones go first, and the highest is the first to be preempted."""
+    salt: str = ""
+    """KV is shared only between requests of the same salt."""
+    session: str = ""
+    """Requests that share it are one conversation, in reports of the prefix store."""
+    alone: bool = False
+    """Run it with nobody beside it: it was there when hosts died."""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
@@ -85,6 +82,42 @@ class Warm(msgspec.Struct, tag="warm", frozen=True, kw_only=True):
 
     id: int
     prompt: list[int]
+    salt: str = ""
+
+
+class Score(msgspec.Struct, tag="score", frozen=True, kw_only=True):
+    """
+    Rate labels as continuations of a query with each of several items.
+
+    Answered by one Scored and a Done of reason stop, or by a Done that says why not.
+    """
+
+    id: int
+    query: list[int]
+    """Tokens that all items share; computed once."""
+    items: list[list[int]]
+    """Tokens that follow the query, one list per item."""
+    labels: list[list[int]]
+    """Tokens of each label, at least one; longer ones are computed by teacher forcing."""
+    priority: int = 2
+    salt: str = ""
+
+
+class Tune(msgspec.Struct, tag="tune", frozen=True, kw_only=True):
+    """Change at once what the governor may move; None leaves a value as it is."""
+
+    chunk_target_s: float | None = None
+    warm_allowed: bool | None = None
+    prefill_turn: bool | None = None
+    """Whether this host may compute prompts now; hosts that share one GPU take turns."""
+
+
+class CacheQuery(msgspec.Struct, tag="cache", frozen=True, kw_only=True):
+    """Ask for what the prefix store holds, or clear it; answered by a CacheReport."""
+
+    id: int
+    clear: Literal["", "memory", "disk", "all"] = ""
+    """Drop what is not pinned, before the report is made."""
 
 
 class Stop(msgspec.Struct, tag="stop", frozen=True):
@@ -119,6 +152,8 @@ class Started(msgspec.Struct, array_like=True, frozen=True):
 
     id: int
     cached_tokens: int
+    from_disk: bool = False
+    """Whether those tokens were loaded from disk for it."""
 
 
 class Token(msgspec.Struct, array_like=True, frozen=True):
@@ -135,9 +170,22 @@ class Done(msgspec.Struct, array_like=True, frozen=True):
 
     id: int
     reason: str
-    """stop, length, cancelled, refused (it can never run as it stands) or error (the engine failed)."""
+    """
+    stop, length, cancelled, refused (it can never run as it stands), memory (no room for it now), or error
+    (the engine failed).
+    """
     message: str | None = None
     """For refused and error: what is wrong, without prompt text."""
+
+
+class Scored(msgspec.Struct, array_like=True, frozen=True):
+    """The answer to a Score."""
+
+    id: int
+    logprobs: list[list[float]]
+    """(items, labels): natural logarithm of each label's probability, summed over its tokens."""
+    cached_tokens: int = 0
+    """Of the query, found in the prefix store."""
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True):
@@ -154,6 +202,12 @@ class Load(msgspec.Struct, array_like=True, frozen=True):
     """Of running streams and of kept prefixes."""
     memory_bytes: int
     """What the engine has allocated in all."""
+    pressure: int = 0
+    """0 normal, 1 above the soft mark of memory, 2 above the hard mark."""
+    disk_bytes: int = 0
+    """KV on disk."""
+    preempted: int = 0
+    """Of those that wait: streams that had begun and gave way."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):
@@ -173,7 +227,10 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):
     """Ids of streams and warm jobs whose KV is now in the prefix store."""
     evicted: list[int] = []
     """Ids whose KV left the prefix store."""
+    scored: list[Scored] = []
     load: Load
+    is_early: bool = False
+    """Sent in the middle of a step: news that must not wait for the rows' next tokens."""
 
 
 class Beat(msgspec.Struct, tag="beat", frozen=True, kw_only=True):
@@ -184,14 +241,53 @@ class Beat(msgspec.Struct, tag="beat", frozen=True, kw_only=True):
     load: Load
 
 
+class CacheEntry(msgspec.Struct, array_like=True, frozen=True):
+    """One prefix that the store holds."""
+
+    key: str
+    """First hex digits of the hash of its tokens and salt."""
+    tokens: int
+    size_bytes: int
+    tier: str
+    """memory, disk or both."""
+    is_pinned: bool
+    session: str
+    age_s: float
+    """Since it was last used."""
+
+
+class CacheReport(msgspec.Struct, tag="cache_report", frozen=True, kw_only=True):
+    """What the prefix store holds; `id` is that of the CacheQuery."""
+
+    id: int
+    entries: list[CacheEntry]
+    """Most recently used first, at most 1,000."""
+    memory_bytes: int
+    memory_limit_bytes: int
+    disk_bytes: int
+    disk_limit_bytes: int
+    hits: int
+    misses: int
+    disk_hits: int
+    rejected_files: int
+    """Files that were damaged or made for something else."""
+    kv_bytes_per_token: int
+    rows: int
+    """Streams that hold KV now."""
+    rows_tokens: int
+    """Their tokens together."""
+    rows_bytes: int
+    """What they hold, padding included; the formula says rows_tokens x kv_bytes_per_token."""
+
+
 class Fatal(msgspec.Struct, tag="fatal", frozen=True):
     """The host cannot go on and exits; the last message it sends."""
 
     message: str
 
 
-ToHost = Submit | Cancel | Warm | Stop
-FromHost = Ready | Step | Beat | Fatal
+ToHost = Submit | Cancel | Warm | Score | Tune | CacheQuery | Stop
+FromHost = Ready | Step | Beat | CacheReport | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 _to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)

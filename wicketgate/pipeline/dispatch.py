@@ -1,71 +1,34 @@
 """
-From an arrived request to its token stream: flags, ticket, text, engine, and the ticket back exactly once.
+From an arrived request to its token stream: flags, lane, ticket, text, engine; lane and ticket back once.
 
 Everything here runs on the event loop and decides nothing by itself: `governor/admission.py` says who may
 run, `queue.py` who is next, the engine what comes out. A request that waits holds no resources but its place.
+A model that is not loaded is waited for before the ticket, so that nobody else waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from governor.admission import Admitted, Outcome, Queued, Shed
-from wicketgate.errors import (
-    DeadlineExceededError,
-    InvalidRequestError,
-    OverloadedError,
-    UnavailableError,
-    WicketgateError,
-)
-from wicketgate.inference import Finished, FinishReason, TextPrompt, TokenPrompt
+from wicketgate.errors import InvalidRequestError, OverloadedError, UnavailableError, WicketgateError
+from wicketgate.inference import TextPrompt, TokenPrompt
+from wicketgate.pipeline.answer import Answer, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from governor.admission import Admission, Ticket
     from wicketgate.flags import Assignment
-    from wicketgate.inference import InferenceRequest, Sampling, TokenChunk
+    from wicketgate.inference import Finished, InferenceRequest
+    from wicketgate.pipeline.lane import Lane, Lanes
     from wicketgate.pipeline.queue import WaitQueue
-    from wicketgate.pipeline.text import TextChunk, TextModel, TextStream
-    from wicketgate.pipeline.warm import Warmer
     from wicketgate.recorder import Record, Recorder
 
 CHARACTERS_PER_TOKEN = 4
 """First guess of a prompt's length, until it is tokenised."""
-
-
-class TokenStream(Protocol):
-    """One stream of an engine."""
-
-    @property
-    def id(self) -> int:
-        """The engine's number of the stream."""
-
-    @property
-    def cached_tokens(self) -> int:
-        """Prompt tokens found in the prefix store; known from the first token on."""
-
-    async def next(self) -> TokenChunk | Finished:
-        """Wait for what came since the last call; Finished comes once, last."""
-
-    def cancel(self) -> None:
-        """Stop the stream; idempotent."""
-
-
-class Engine(Protocol):
-    """What the pipeline asks of an engine."""
-
-    def unavailable(self) -> UnavailableError | None:
-        """Return why nothing can be started now, or None."""
-
-    @property
-    def context_tokens(self) -> int:
-        """Longest prompt plus answer."""
-
-    def submit(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
-        """Start a stream."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,9 +45,9 @@ class Parts:
     admission: Admission
     queue: WaitQueue
     recorder: Recorder
-    text: TextModel
-    engine: Engine
-    warmer: Warmer
+    lanes: Lanes
+    inline_chars: Callable[[], int]
+    """Longer prompts are tokenised off the event loop."""
     clock: Callable[[], float]
 
 
@@ -103,40 +66,39 @@ class Dispatcher:
         Get a request its ticket and start it.
 
         Raises:
+            NotFoundError: no such model.
             OverloadedError: refused by admission, or waited too long.
-            UnavailableError: the engine cannot serve now.
+            UnavailableError: the model cannot be served now.
             InvalidRequestError: the prompt can never be served.
         """
         parts = self._parts
         assignment = parts.assign(request)
         record = parts.recorder.arrived(request, on=assignment.on, revision=assignment.revision)
+        lane: Lane | None = None
         ticket: Ticket | None = None
         try:
-            self._require_engine()
-            ticket = await self._ticket(request, record)
+            lane = await parts.lanes.enter(request.model)
+            _require(lane)
+            ticket = await self._ticket(request, record, lane)
             parts.recorder.admitted(record)
-            self._require_engine()
-            ids = await self._ids(request, record)
-            sampling = self._fit(request, ids)
+            _require(lane)
+            ids = await self._ids(request, record, lane)
+            request = _fitted(request, ids, context_tokens=lane.engine.context_tokens)
             parts.recorder.started(record, prompt_tokens=len(ids))
-            stream = parts.engine.submit(ids, sampling)
+            stream = lane.engine.submit(ids, request)
         except BaseException as error:
-            self._give_up(record, ticket, error)
+            self._give_up(record, ticket, lane, error)
             raise
-        parts.warmer.started(stream.id, ids)
-        text = parts.text.stream(
+        lane.warmer.started(stream.id, ids, salt=request.salt)
+        text = lane.text.stream(
             request.stop,
             stop_token_ids=request.sampling.stop_token_ids,
             continues_text=request.api == "completions",
         )
-        return Answer(self, record=record, ticket=ticket, stream=stream, text=text, prompt_tokens=len(ids))
+        run = Run(record=record, ticket=ticket, lane=lane, stream=stream, text=text, prompt_tokens=len(ids))
+        return Answer(self, run)
 
-    def _require_engine(self) -> None:
-        error = self._parts.engine.unavailable()
-        if error is not None:
-            raise error
-
-    async def _ticket(self, request: InferenceRequest, record: Record) -> Ticket:
+    async def _ticket(self, request: InferenceRequest, record: Record, lane: Lane) -> Ticket:
         parts = self._parts
         adaptive = "adaptive_governor" in record.on
         now_s = parts.clock()
@@ -155,10 +117,11 @@ class Dispatcher:
                     retry_after_s=retry_after_s,
                 )
             case Queued(predicted_wait_s=predicted_wait_s):
-                return await self._wait(request, record, adaptive, predicted_wait_s or 0.0)
+                return await self._wait(request, record, lane, predicted_wait_s or 0.0)
 
-    async def _wait(self, request: InferenceRequest, record: Record, adaptive: bool, fcfs_s: float) -> Ticket:
+    async def _wait(self, request: InferenceRequest, record: Record, lane: Lane, fcfs_s: float) -> Ticket:
         parts = self._parts
+        adaptive = "adaptive_governor" in record.on
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         self._waiters[request.id] = _Waiter(ticket=future, adaptive=adaptive)
         flagged = "ttft_pipeline" in record.on
@@ -172,7 +135,7 @@ class Dispatcher:
         self.changed.set()
         self.pump()
         if flagged and not future.done():
-            parts.warmer.waiting(request, sized=parts.queue.sized)
+            lane.warmer.waiting(request, sized=parts.queue.sized)
         try:
             return await future
         except asyncio.CancelledError:
@@ -230,36 +193,25 @@ class Dispatcher:
             )
         return ()
 
-    async def _ids(self, request: InferenceRequest, record: Record) -> list[int]:
+    async def _ids(self, request: InferenceRequest, record: Record, lane: Lane) -> list[int]:
         if "ttft_pipeline" in record.on:
-            prepared = await self._parts.warmer.take(request.id)
+            prepared = await lane.warmer.take(request.id)
             if prepared is not None:
                 record.warmed = prepared.warmed
                 return prepared.ids
-        inline_chars = self._parts.warmer.params.inline_chars
-        return await self._parts.text.encode_prompt(request.prompt, inline_chars=inline_chars)
+        return await lane.text.encode_prompt(request.prompt, inline_chars=self._parts.inline_chars())
 
-    def _fit(self, request: InferenceRequest, ids: list[int]) -> Sampling:
-        """Check a tokenised prompt against the model, and cut max_tokens to what the context leaves."""
-        engine = self._parts.engine
-        field = "messages" if request.api == "chat" else "prompt"
-        if len(ids) >= engine.context_tokens:
-            raise InvalidRequestError(
-                f"{field} has {len(ids)} tokens; with at least one token of answer the model's context of"
-                f" {engine.context_tokens} tokens is exceeded. Shorten it.",
-                param=field,
-                code="context_length_exceeded",
-            )
-        room = engine.context_tokens - len(ids)
-        return replace(request.sampling, max_tokens=min(request.sampling.max_tokens, room))
-
-    def _give_up(self, record: Record, ticket: Ticket | None, error: BaseException) -> None:
+    def _give_up(
+        self, record: Record, ticket: Ticket | None, lane: Lane | None, error: BaseException
+    ) -> None:
         recorder = self._parts.recorder
-        self._parts.warmer.drop(record.request.id)
+        if lane is not None:
+            lane.warmer.drop(record.request.id)
+            self._parts.lanes.leave(lane)
         if ticket is not None:
             self.release(ticket, Outcome.CANCELLED)
         match error:
-            case OverloadedError() | UnavailableError(code="starting" | "draining"):
+            case OverloadedError() | UnavailableError(code="starting" | "draining" | "memory"):
                 recorder.refused(record, status=error.status, code=error.code)
             case InvalidRequestError():
                 recorder.invalid(record, status=error.status, code=error.code)
@@ -280,107 +232,39 @@ class Dispatcher:
         """Tell the recorder that tokens arrived."""
         self._parts.recorder.tokens(record, count=count, cached_tokens=cached_tokens)
 
-    def note_end(self, record: Record, finished: Finished, *, stream_id: int) -> None:
-        """Tell the recorder that a stream ended."""
-        self._parts.warmer.ended(stream_id)
-        self._parts.recorder.finished(record, finished)
+    def ended(self, run: Run, finished: Finished, outcome: Outcome) -> None:
+        """Tell that a stream ended, and take its ticket and its lane back."""
+        run.lane.warmer.ended(run.stream.id)
+        self._parts.lanes.leave(run.lane)
+        self._parts.recorder.finished(run.record, finished)
+        self.release(run.ticket, outcome)
 
     def time_left_s(self, record: Record) -> float:
         """Return how long a request may still run."""
         return self.request_timeout_s - (self._parts.clock() - record.request.arrived_s)
 
 
-class Answer:
-    """A request that runs: text as it comes, then how it ended."""
+def _require(lane: Lane) -> None:
+    error = lane.engine.unavailable()
+    if error is not None:
+        raise error
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        *,
-        record: Record,
-        ticket: Ticket,
-        stream: TokenStream,
-        text: TextStream,
-        prompt_tokens: int,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._record = record
-        self._ticket = ticket
-        self._stream = stream
-        self._text = text
-        self._finished: Finished | None = None
-        self._is_late = False
-        # One timer an answer: a timeout around every wait for tokens was measured at 7 us each (Linux CPU).
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, dispatcher.time_left_s(record)), self._expire)
-        self.prompt_tokens = prompt_tokens
-        self.flags = tuple(sorted(record.on))
 
-    async def next(self) -> TextChunk | Finished:
-        """
-        Wait for more text.
-
-        Returns:
-            A chunk with text or log-probabilities in it, or, once and last, how the answer ended.
-        """
-        while True:
-            if self._finished is not None:
-                return self._finished
-            news = await self._stream.next()
-            if isinstance(news, Finished):
-                rest = self._text.flush()
-                self._end(self._late_end() if self._is_late else news)
-                if rest is not None:
-                    return rest
-                continue
-            self._dispatcher.note_tokens(self._record, len(news.tokens), self._stream.cached_tokens)
-            chunk = self._text.feed(news)
-            if self._text.stopped:
-                self._stream.cancel()
-                self._end(self._ended(FinishReason.STOP, None))
-            if chunk is not None:
-                return chunk
-
-    def _expire(self) -> None:
-        self._is_late = True
-        self._stream.cancel()
-
-    def _late_end(self) -> Finished:
-        limit_s = self._dispatcher.request_timeout_s
-        error = DeadlineExceededError(f"the answer took longer than {limit_s:g} s (server.request_timeout_s)")
-        return self._ended(FinishReason.ERROR, error)
-
-    def _ended(self, reason: FinishReason, error: WicketgateError | None) -> Finished:
-        return Finished(
-            reason=reason,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self._record.completion_tokens,
-            cached_tokens=self._stream.cached_tokens,
-            error=error,
+def _fitted(request: InferenceRequest, ids: list[int], *, context_tokens: int) -> InferenceRequest:
+    """Check a tokenised prompt against the model, and cut max_tokens to what the context leaves."""
+    field = "messages" if request.api == "chat" else "prompt"
+    room = context_tokens - len(ids)
+    if room < 1:
+        raise InvalidRequestError(
+            f"{field} has {len(ids)} tokens; with at least one token of answer the model's context of"
+            f" {context_tokens} tokens is exceeded. Shorten it.",
+            param=field,
+            code="context_length_exceeded",
         )
-
-    def _end(self, finished: Finished) -> None:
-        self._timer.cancel()
-        if self._text.stopped:  # usage counts up to the token that completed the stop text
-            self._record.completion_tokens = self._text.tokens
-        self._finished = replace(
-            finished,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self._record.completion_tokens,
-            cached_tokens=self._record.cached_tokens,
-        )
-        self._dispatcher.note_end(self._record, self._finished, stream_id=self._stream.id)
-        outcome = {
-            FinishReason.CANCELLED: Outcome.CANCELLED,
-            FinishReason.ERROR: Outcome.FAILED,
-        }.get(finished.reason, Outcome.FINISHED)
-        self._dispatcher.release(self._ticket, outcome)
-
-    def cancel(self) -> None:
-        """Stop, because the client went away; idempotent, and nothing after the end."""
-        if self._finished is None:
-            self._stream.cancel()
-            self._end(self._ended(FinishReason.CANCELLED, None))
+    if request.sampling.max_tokens <= room:
+        return request
+    min_tokens = min(request.sampling.min_tokens, room)
+    return replace(request, sampling=replace(request.sampling, max_tokens=room, min_tokens=min_tokens))
 
 
 def estimate_tokens(request: InferenceRequest) -> int:

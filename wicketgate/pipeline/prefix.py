@@ -16,9 +16,9 @@ BLOCK_TOKENS = 32
 """Tokens a block; a match is a whole number of blocks."""
 
 
-def block_hashes(ids: Sequence[int]) -> Iterator[int]:
-    """Yield one running hash per whole block: equal hashes mean equal tokens from the start."""
-    running = 0
+def block_hashes(ids: Sequence[int], *, salt: str = "") -> Iterator[int]:
+    """Yield one running hash per whole block: equal hashes mean equal tokens from the start, and one salt."""
+    running = hash(salt)
     for start in range(0, len(ids) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
         running = hash((running, *ids[start : start + BLOCK_TOKENS]))
         yield running
@@ -34,10 +34,10 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def keep(self, entry: int, ids: Sequence[int]) -> None:
+    def keep(self, entry: int, ids: Sequence[int], *, salt: str = "") -> None:
         """Note that the engine holds the KV of these tokens under this entry; a known entry is replaced."""
         self.drop(entry)
-        hashes = tuple(block_hashes(ids))
+        hashes = tuple(block_hashes(ids, salt=salt))
         self._entries[entry] = hashes
         for value in hashes:
             self._holders[value] = self._holders.get(value, 0) + 1
@@ -55,10 +55,10 @@ class PrefixIndex:
         self._holders.clear()
         self._entries.clear()
 
-    def match(self, ids: Sequence[int]) -> int:
+    def match(self, ids: Sequence[int], *, salt: str = "") -> int:
         """Return how many leading tokens are held, a multiple of BLOCK_TOKENS, less than all of them."""
         blocks = 0
-        for value in block_hashes(ids):
+        for value in block_hashes(ids, salt=salt):
             if value not in self._holders:
                 break
             blocks += 1

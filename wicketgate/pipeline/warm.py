@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class WarmEngine(Protocol):
     """What warming asks of an engine."""
 
-    def warm(self, ids: Sequence[int]) -> int | None:
+    def warm(self, ids: Sequence[int], *, salt: str) -> int | None:
         """Offer tokens to compute in idle steps; returns the job's number, None when nobody takes it."""
 
     def cancel_warm(self, job: int) -> None:
@@ -59,6 +59,14 @@ class _Waiting:
     job: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """A prompt whose KV the engine may keep."""
+
+    ids: list[int]
+    salt: str
+
+
 class Warmer:
     """
     Prepares waiting requests, and keeps the index of what the engine holds.
@@ -86,8 +94,8 @@ class Warmer:
         self._engine = engine
         self._spawn = spawn
         self._waiting: dict[str, _Waiting] = {}
-        self._streams: dict[int, list[int]] = {}
-        self._jobs: dict[int, list[int]] = {}
+        self._streams: dict[int, _Held] = {}
+        self._jobs: dict[int, _Held] = {}
         self._warmed: set[int] = set()
         self.index = PrefixIndex()
 
@@ -102,11 +110,11 @@ class Warmer:
             ids = await self._text.encode_prompt(request.prompt, inline_chars=self.params.inline_chars)
         except Exception as error:  # noqa: BLE001  in a task of the runtime's group it would end the runtime
             return error
-        sized(request.id, len(ids) - self.index.match(ids))
+        sized(request.id, len(ids) - self.index.match(ids, salt=request.salt))
         if self.params.idle and len(self._jobs) < self.params.max_jobs and len(ids) > 1:
-            job = self._engine.warm(ids)
+            job = self._engine.warm(ids, salt=request.salt)
             if job is not None:
-                self._jobs[job] = ids
+                self._jobs[job] = _Held(ids=ids, salt=request.salt)
                 self._waiting[request.id].job = job
         return ids
 
@@ -137,9 +145,9 @@ class Warmer:
             self._warmed.discard(waiting.job)
             self._engine.cancel_warm(waiting.job)
 
-    def started(self, stream_id: int, ids: list[int]) -> None:
+    def started(self, stream_id: int, ids: list[int], *, salt: str) -> None:
         """Remember a stream's prompt, in case the engine keeps its KV."""
-        self._streams[stream_id] = ids
+        self._streams[stream_id] = _Held(ids=ids, salt=salt)
 
     def ended(self, stream_id: int) -> None:
         """Forget the prompt of a stream that ended; its index entry, if any, stays."""
@@ -155,9 +163,9 @@ class Warmer:
             warmed: Warm jobs that ended, finished or not.
         """
         for entry in kept:
-            ids = self._streams.get(entry) or self._jobs.get(entry)
-            if ids is not None:
-                self.index.keep(entry, ids)
+            held = self._streams.get(entry) or self._jobs.get(entry)
+            if held is not None:
+                self.index.keep(entry, held.ids, salt=held.salt)
         for entry in evicted:
             self.index.drop(entry)
         for job in warmed:

@@ -1,53 +1,34 @@
-"""Continuous batching with mlx-lm's BatchGenerator, through its public calls only."""
+"""The streams of one model on one device, computed with mlx-lm's models and caches and our own loop."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
-from mlx_lm.generate import BatchGenerator, StopSequences
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from wicketgate.engine.mlx.sampling import (
-    BatchSampler,
-    RawLogprobs,
-    RowSampling,
-    make_processors,
-    row_sampling,
-    token_news,
-)
-from wicketgate.engine.stepper import DeviceError, Emitted, Prefix, Progress
+from wicketgate.engine.batch import MemoryUse, RowError
+from wicketgate.engine.grouping import StepCost, cut, merger, place
+from wicketgate.engine.mlx import caches, prefill
+from wicketgate.engine.mlx.network import Network
+from wicketgate.engine.mlx.prefill import MlxPrefill, Prompt
+from wicketgate.engine.mlx.rows import Row
+from wicketgate.engine.mlx.sampling import row_state
+from wicketgate.engine.mlx.score import MlxScoring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wicketgate.engine.batch import Chunk, Emitted, Prefix
     from wicketgate.engine.kv_store import Hit
-    from wicketgate.engine.wire import HostOptions, Submit
-
-METAL_FAILED: Final = "[METAL]"
-"""How mlx's messages about a failed command buffer begin."""
-
-
-@dataclass(slots=True)
-class _Row:
-    id: int
-    sampling: RowSampling
-    alternatives: int | None
-    """Log-probabilities asked for; None is none."""
-    raw: RawLogprobs | None
+    from wicketgate.engine.mlx.masks import Grammars, Mask
+    from wicketgate.engine.mlx.rows import Group
+    from wicketgate.engine.mlx.speculation import Speculation
+    from wicketgate.engine.options import HostOptions
+    from wicketgate.engine.wire import Score, Submit
 
 
 class MlxBatch:
-    """
-    The rows of one model on one device. All calls come from one thread.
-
-    The generator must never hold more prompts than its prefill batch, nor more rows in all than its
-    completion batch: then each prompt with one token left joins the rows in the next step, and it is known
-    beforehand which rows each forward pass will sample.
-    """
+    """The streams that have KV, by the ids of their requests. All calls come from one thread."""
 
     def __init__(
         self,
@@ -57,188 +38,238 @@ class MlxBatch:
         vocabulary_size: int,
         context_tokens: int,
         eos_token_ids: Sequence[int],
+        grammars: Grammars | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
+        self.network = Network(model)
+        # Sliding windows and recurrent states cannot take back what was drafted.
+        self._speculation = speculation if self.network.has_plain_cache else None
         self.vocabulary_size = vocabulary_size
         self.context_tokens = context_tokens
-        self._model = model
+        self.cost = StepCost()
+        """What a decode step costs; set once it was measured."""
+        self._grammars = grammars
         self._options = options
-        self._eos_token_ids = tuple(eos_token_ids)
-        self._sampler = BatchSampler()
-        self._rows: dict[int, _Row] = {}
-        """By the generator's ids, as the next three."""
-        self._prompts: dict[int, int] = {}
-        """Tokens still to compute of the prompts in progress, in the order of their insertion."""
-        self._decoding: list[int] = []
-        """In the order in which their tokens come."""
-        self._uids: dict[int, int] = {}
-        self._generator: Any = self._new_generator()
-
-    def _new_generator(self) -> BatchGenerator:
-        options = self._options
-        return BatchGenerator(
-            self._model,
-            sampler=self._sampler,
-            completion_batch_size=options.max_batch_size,
-            prefill_batch_size=min(options.prefill_batch_size, options.max_batch_size),
-            prefill_step_size=options.prefill_step_tokens,
-        )
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._keeps = options.prefix_cache_bytes > 0
+        self._prompts: dict[int, Prompt] = {}
+        self._rows: dict[int, Row] = {}
+        self._groups: list[Group] = []
+        self._counts: list[int] = []
+        """Rows of each group when it was last asked whether they should change."""
+        self._joining: list[Group] = []
+        """Rows with their first token, as they were prefilled; placed before the next pass."""
 
     @property
-    def kv_bytes(self) -> int:
-        """KV of all rows, padding included."""
-        return int(self._generator.prompt_cache_nbytes)
+    def kv_bytes_per_token(self) -> int:
+        """How much one token of one row takes."""
+        return self.network.kv_bytes_per_token
 
-    @property
-    def memory_bytes(self) -> int:
-        """What mlx holds, its pool of freed buffers included."""
-        return mx.get_active_memory() + mx.get_cache_memory()
+    # Memory
 
-    def insert(self, message: Submit, hit: Hit[object] | None) -> int:
-        """Add a row; returns how many tokens of its prompt came from the hit."""
-        cache, cached_tokens = reuse(hit)
-        # What the processors do to a row is no part of the log-probabilities that a client sees.
-        raw = RawLogprobs() if message.logprobs is not None and message.repetition_penalty != 1.0 else None
-        (uid,) = self._generator.insert(
-            [message.prompt[cached_tokens:]],
-            max_tokens=[message.max_tokens],
-            caches=[cache],
-            all_tokens=[message.prompt[:cached_tokens]],
-            logits_processors=[make_processors(message, raw)],
-            stop_sequences=[self._stop_sequences(message)],
+    def memory(self) -> MemoryUse:
+        """Tell what is allocated."""
+        groups = sum(group.size_bytes for group in (*self._groups, *self._joining))
+        prompts = sum(caches.size_bytes(prompt.cache) for prompt in self._prompts.values())
+        return MemoryUse(
+            active_bytes=mx.get_active_memory(),
+            pool_bytes=mx.get_cache_memory(),
+            rows_bytes=groups + prompts,
         )
-        self._rows[uid] = _Row(message.id, row_sampling(message), message.logprobs, raw)
-        self._prompts[uid] = len(message.prompt) - cached_tokens
-        self._uids[message.id] = uid
-        return cached_tokens
 
-    def _stop_sequences(self, message: Submit) -> StopSequences:
-        ends = {*message.stop_token_ids, *(() if message.ignore_eos else self._eos_token_ids)}
-        return StopSequences([[token] for token in sorted(ends)])
+    def drain_pool(self) -> None:
+        """Give freed buffers back to the system."""
+        mx.clear_cache()
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Drop rows, in whatever state they are."""
-        uids = [self._uids.pop(key) for key in ids if key in self._uids]
-        for uid in uids:
-            self._forget(uid)
-        with mx.stream(self._generator.stream):
-            self._generator.remove(uids)
+    def groups(self) -> list[tuple[int, int]]:
+        """Return (rows, tokens of the longest) of each group of rows that is decoded together."""
+        return [group.size for group in (*self._groups, *self._joining)]
 
-    def next(self, chunk_tokens: int) -> tuple[list[Progress], list[Emitted]]:
+    # Prompts
+
+    def open(self, message: Submit, hit: Hit[object] | None) -> int:
         """
-        Compute a token for each row that decodes and a chunk of each prompt in progress.
+        Take a stream; returns how many tokens of its prompt came from the hit.
+
+        Raises:
+            RowError: this stream cannot be run; nothing was taken.
+        """
+        ends = frozenset(message.stop_token_ids) | (
+            frozenset() if message.ignore_eos else self._eos_token_ids
+        )
+        mask = self._mask(message)
+        with self.network.computing():
+            state = row_state(message, ends=ends, mask=mask)
+            cache, reused = caches.reuse(hit)
+        row = Row(message, state, ends, list(message.prompt))
+        self._prompts[message.id] = Prompt(
+            row, self.network.new_cache() if cache is None else cache, computed=reused, is_fresh=not reused
+        )
+        return reused
+
+    def _mask(self, message: Submit) -> Mask | None:
+        if message.grammar is None:
+            return None
+        if self._grammars is None:
+            raise RowError(message.id, "grammar: this model was opened without its vocabulary")
+        return self._grammars.open(
+            message.id, message.grammar, message.prompt[len(message.prompt) - message.position :]
+        )
+
+    def compute(self, chunks: Sequence[Chunk]) -> list[Emitted]:
+        """
+        Compute so many tokens of each of these prompts, and draw the first tokens of those that are done.
 
         Raises:
             DeviceError: the device failed.
         """
-        self._generator.prefill_step_size = chunk_tokens
-        joining = [uid for uid, remaining_tokens in self._prompts.items() if remaining_tokens == 1]
-        passes = [[self._rows[uid].sampling for uid in uids] for uids in (self._decoding, joining) if uids]
-        self._sampler.expect(passes)
-        try:
-            prompts, tokens = self._generator.next()
-        except RuntimeError as error:
-            if str(error).startswith(METAL_FAILED):
-                raise DeviceError(str(error)) from error
-            raise
-        joined = [part.uid for part in prompts if part.end_of_prompt]
-        if [part.uid for part in tokens] != self._decoding or joined != joining:
-            raise RuntimeError("the generator served other rows than was expected")
-        progress = [self._progress(part) for part in prompts]
-        return progress, [self._emitted(part) for part in tokens]
+        wanted = [(self._prompts[chunk.id], chunk.tokens) for chunk in chunks]
+        with self.network.computing():
+            groups, emitted = prefill.compute(
+                self.network, wanted, most_together=self._options.prefill_batch_size
+            )
+            sent: list[Emitted] = []
+            for each in emitted:
+                row = self._rows[each.token.id] = self._prompts.pop(each.token.id).row
+                sent += self._kept_back(row, each)
+            for group in groups:
+                sent += self._closed(group.shed(keep=self._keeps))
+        self._joining += [group for group in groups if group.rows]
+        return sent
 
-    def _progress(self, response: Any) -> Progress:
-        uid = response.uid
-        if response.end_of_prompt:
-            del self._prompts[uid]
-            self._decoding.append(uid)
-            return Progress(id=self._rows[uid].id, remaining_tokens=0)
-        done, total = response.progress
-        self._prompts[uid] = total - done
-        return Progress(id=self._rows[uid].id, remaining_tokens=total - done)
-
-    def _emitted(self, response: Any) -> Emitted:
-        row = self._rows[response.uid]
-        logprobs = None
-        if row.alternatives is not None:
-            logprobs = response.logprobs if row.raw is None else row.raw.pop()
-        token = token_news(row.id, response.token, logprobs, row.alternatives or 0)
-        if response.finish_reason is None:
-            return Emitted(token=token)
-        del self._uids[row.id]
-        self._forget(response.uid)
-        keep = self._options.prefix_cache_bytes > 0
-        prefix = made_prefix(response.all_tokens, response.prompt_cache) if keep else None
-        return Emitted(token=token, finish_reason=response.finish_reason, prefix=prefix)
-
-    def _forget(self, uid: int) -> None:
-        del self._rows[uid]
-        if self._prompts.pop(uid, None) is None:
-            self._decoding.remove(uid)
+    def progress(self, key: int) -> Prefix | None:
+        """Return the KV of a prompt in progress as computed so far; None where nothing can be kept."""
+        prompt = self._prompts.get(key)
+        if prompt is None:
+            return None
+        with self.network.computing():
+            return prompt.progress()
 
     def prefill(self, prompt: Sequence[int], hit: Hit[object] | None) -> MlxPrefill:
-        """Begin to compute a prefix outside of the batch."""
-        return MlxPrefill(self._model, prompt, hit, stream=self._generator.stream)
+        """Begin to compute a prefix beside the streams."""
+        return MlxPrefill(self.network, prompt, hit)
+
+    def score(self, message: Score, hit: Hit[object] | None) -> MlxScoring:
+        """Begin to rate labels; a hit holds leading tokens of the query."""
+        return MlxScoring(
+            self.network,
+            message,
+            hit,
+            vocabulary_size=self.vocabulary_size,
+        )
+
+    # Rows
+
+    def decode(self) -> list[Emitted]:
+        """
+        Compute the next token of every row.
+
+        Raises:
+            DeviceError: the device failed.
+        """
+        speculation = self._speculation
+        if speculation is not None:
+            speculation.begin_step()
+        with self.network.computing():
+            emitted = self._settle()
+            unread = [part for group in self._groups for part in group.launch(speculation)]
+            for part in unread:
+                for row, each in part.told():
+                    emitted += self._kept_back(row, each)
+            for group in self._groups:
+                emitted += self._closed(group.complete(speculation, keep=self._keeps))
+        if speculation is not None:
+            speculation.end_step(unread)
+        self._groups = [group for group in self._groups if group.is_wanted]
+        return emitted
+
+    def _kept_back(self, row: Row, emitted: Emitted) -> list[Emitted]:
+        """Hold a last token back until its row is shed, where the row's KV goes out with it."""
+        if emitted.finish_reason is None:
+            return [emitted]
+        if self._keeps:
+            row.last = emitted
+            return []
+        row.is_gone = True
+        del self._rows[row.message.id]
+        return [emitted]
+
+    def _closed(self, emitted: list[Emitted]) -> list[Emitted]:
+        for each in emitted:
+            del self._rows[each.token.id]
+        return emitted
+
+    def _settle(self) -> list[Emitted]:
+        """Let rows go, come, and change their groups."""
+        emitted: list[Emitted] = []
+        for group in self._groups:
+            emitted += self._closed(group.shed(keep=self._keeps))
+        self._groups = [group for group in self._groups if group.rows]
+        joining, self._joining = self._joining, []
+        for group in joining:
+            group.shed(keep=False)
+            if group.rows:
+                self._place(group)
+        counts = [len(group.rows) for group in self._groups]
+        if joining or counts != self._counts:
+            self._regroup()
+            self._counts = [len(group.rows) for group in self._groups]
+        return emitted
+
+    def _place(self, group: Group) -> None:
+        rows, longest_tokens = group.size
+        index = None
+        if self.network.can_batch:
+            index = place(self.groups(), rows=rows, longest_tokens=longest_tokens, cost=self.cost)
+        if index is None:
+            self._groups.append(group)
+        else:
+            self._groups[index].absorb(group)
+
+    def _regroup(self) -> None:
+        """Change groups once where that pays: once is enough, the next change comes with the next row."""
+        if not self.network.can_batch:
+            return
+        found = merger(self.groups(), cost=self.cost)
+        if found is not None:
+            left, right = found
+            self._groups[left].absorb(self._groups.pop(right))
+            return
+        for group in self._groups:
+            length = cut([len(row.tokens) for row in group.rows], cost=self.cost)
+            if length is not None:
+                self._groups.append(group.cut(length))
+                return
+
+    def remove(self, ids: Sequence[int], *, keep: bool) -> dict[int, Prefix]:
+        """Drop rows and prompts in progress, unknown ids ignored; `keep` returns the KV that they had."""
+        found: dict[int, Prefix] = {}
+        with self.network.computing():
+            for key in ids:
+                prompt, row = self._prompts.pop(key, None), self._rows.pop(key, None)
+                prefix = None
+                if keep and prompt is not None:
+                    prefix = prompt.progress()
+                elif keep and row is not None:
+                    prefix = self._prefix_of(row)
+                if row is not None:
+                    row.is_gone, row.last = True, None
+                if prefix is not None:
+                    found[key] = prefix
+        for groups in (self._groups, self._joining):
+            groups[:] = [group for group in groups if group.is_wanted]
+        return found
+
+    def _prefix_of(self, row: Row) -> Prefix | None:
+        for group in (*self._groups, *self._joining):
+            if row in group.rows:
+                index = group.rows.index(row)
+                return group.prefixes([index]).get(index)
+        return None
 
     def reset(self) -> None:
-        """Forget all rows; what a failed step left behind goes with the generator."""
-        self._generator.close()
-        self._rows.clear()
+        """Forget all rows and prompts, and every trace of a failed step."""
         self._prompts.clear()
-        self._decoding.clear()
-        self._uids.clear()
-        self._generator = self._new_generator()
-
-
-class MlxPrefill:
-    """A prefix being computed for the prefix store."""
-
-    def __init__(self, model: Any, prompt: Sequence[int], hit: Hit[object] | None, *, stream: Any) -> None:
-        self._model = model
-        self._prompt = list(prompt)
-        cache, self._computed_tokens = reuse(hit)
-        self._cache = make_prompt_cache(model) if cache is None else cache
-        self._stream = stream
-
-    @property
-    def remaining_tokens(self) -> int:
-        """How many tokens are still to be computed."""
-        return len(self._prompt) - self._computed_tokens
-
-    def advance(self, chunk_tokens: int) -> None:
-        """Compute that many more."""
-        chunk = self._prompt[self._computed_tokens : self._computed_tokens + chunk_tokens]
-        with mx.stream(self._stream):
-            self._model(mx.array([chunk]), cache=self._cache)
-            mx.eval([part.state for part in self._cache])
-        self._computed_tokens += len(chunk)
-
-    def prefix(self) -> Prefix:
-        """Return the result, once nothing remains."""
-        return made_prefix(self._prompt, self._cache)
-
-
-def made_prefix(tokens: Sequence[int], cache: list[Any]) -> Prefix:
-    """Compute what of the caches is still lazy, so that they hold on to no graph."""
-    mx.eval([part.state for part in cache])
-    return Prefix(tokens=tokens, payload=cache, size_bytes=sum(part.nbytes for part in cache))
-
-
-def reuse(hit: Hit[object] | None) -> tuple[list[Any] | None, int]:
-    """Return a cache that holds the shared tokens of a hit, and how many; the stored one stays as it is."""
-    if hit is None:
-        return None, 0
-    payload: Any = hit.entry.payload
-    cache = [copy.copy(part) for part in payload]
-    surplus = len(hit.entry.tokens) - hit.shared_tokens
-    if surplus and not can_trim_prompt_cache(cache):
-        # Sliding windows and recurrent states cannot go back.
-        return None, 0
-    trim_prompt_cache(cache, surplus)
-    for part in cache:
-        part.state = tree_map(_detached, part.state)
-    return cache, hit.shared_tokens
-
-
-def _detached(array: Any) -> Any:
-    """Return another handle on the same values: caches write in place, into whatever handle they hold."""
-    return array[...] if isinstance(array, mx.array) else array
+        self._rows.clear()
+        self._groups.clear()
+        self._joining.clear()

@@ -1,0 +1,76 @@
+"""What the requests of one loaded model go through: its text, its engine, what is warmed for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wicketgate.errors import UnavailableError
+    from wicketgate.inference import Finished, InferenceRequest, TokenChunk
+    from wicketgate.pipeline.text import TextModel
+    from wicketgate.pipeline.warm import Warmer
+
+
+class TokenStream(Protocol):
+    """One stream of an engine."""
+
+    @property
+    def id(self) -> int:
+        """The engine's number of the stream."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens found in the prefix store; known from the first token on."""
+
+    async def next(self) -> TokenChunk | Finished:
+        """Wait for what came since the last call; Finished comes once, last."""
+
+    def cancel(self) -> None:
+        """Stop the stream; idempotent."""
+
+
+class Engine(Protocol):
+    """What the pipeline asks of an engine."""
+
+    def unavailable(self) -> UnavailableError | None:
+        """Return why nothing can be started now, or None."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer."""
+
+    def submit(self, ids: Sequence[int], request: InferenceRequest) -> TokenStream:
+        """Start the stream of a request whose prompt is these tokens."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Lane:
+    """One loading of one model. After an unload and a load the model has another."""
+
+    model: str
+    """What clients call it."""
+    text: TextModel
+    engine: Engine
+    warmer: Warmer
+    holders: int = 0
+    """Requests that entered and have not left."""
+
+
+class Lanes(Protocol):
+    """Where a request gets its lane from."""
+
+    async def enter(self, model: str) -> Lane:
+        """
+        Hold the lane of a model, which is loaded first where it is not.
+
+        Raises:
+            NotFoundError: no such model.
+            UnavailableError: it cannot be loaded, or not now.
+            OverloadedError: too many wait for models to be loaded.
+        """
+
+    def leave(self, lane: Lane) -> None:
+        """Give up the hold; once for each `enter`."""
