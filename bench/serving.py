@@ -7,18 +7,21 @@ in both arms, and every prompt differs from its first token.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import machine
 from bench.ceiling import Ceiling
 from bench.made_models import SHAPES
 from bench.prompts import RandomPrompts
+from bench.report import SCHEMA
 from bench.server import Server
 from bench.slices import Comparison, Slice, by_concurrency, compare, faults
 from bench.throughput import Throughput
@@ -28,9 +31,18 @@ SHARE_S: Final = 60.0
 """Longest that one concurrency may take."""
 LOWEST: Final = 256
 """Token ids below are bytes, which have no text of their own."""
+CHUNK_TARGET_S: Final = 0.25
+"""
+How long a step's prompts may take: what raw generation's 512 tokens take here, so that both arms make streams
+that run wait as long for those that come. With the default, 0.1 s, they wait less, and a burst takes longer.
+"""
 _ON: Final = {"enabled": True}
 CONFIG: Final[dict[str, object]] = {
-    "engine": {"prefix_cache_bytes": 0, "speculation": {"mode": "off"}},
+    "engine": {
+        "prefix_cache_bytes": 0,
+        "speculation": {"mode": "off"},
+        "chunk_target_s": CHUNK_TARGET_S,
+    },
     "phase4_rollout": {
         name: _ON for name in ("adaptive_governor", "http2_transport", "qos_monitoring", "ttft_pipeline")
     },
@@ -43,6 +55,8 @@ class Served:
 
     model: str
     slices: tuple[Slice, ...]
+    device: str
+    """cpu or gpu."""
     faults: tuple[str, ...]
     """Why they must not be believed; empty when they may."""
 
@@ -64,12 +78,17 @@ class Result:
     served: tuple[Served, ...]
 
     @property
+    def device(self) -> str:
+        """cpu or gpu."""
+        return self.served[0].device
+
+    @property
     def faults(self) -> tuple[str, ...]:
         """Why it must not be believed."""
         return tuple(fault for each in self.served for fault in each.faults)
 
 
-def run(models: tuple[str, ...] = ("small", "nano")) -> Result:
+def run() -> Result:
     """
     Measure.
 
@@ -82,8 +101,8 @@ def run(models: tuple[str, ...] = ("small", "nano")) -> Result:
     load_before = machine.load_average()
     served = []
     with tempfile.TemporaryDirectory(prefix="wicketgate-bench-") as temporary:
-        for name in models:
-            served.append(measure(name, Path(temporary), CONCURRENCIES[name]))
+        for name, concurrencies in CONCURRENCIES.items():
+            served.append(measure(name, Path(temporary), concurrencies))
     return Result(
         began_unix_s=began_unix_s,
         wall_s=time.monotonic() - began_s,
@@ -109,9 +128,10 @@ def measure(name: str, folder: Path, concurrencies: tuple[int, ...]) -> Served:
         throughput = Throughput(server, ceiling, prompts, began_s=began_s)
         for concurrency in concurrencies:
             slices += throughput.measure(concurrency, until_s=time.monotonic() + SHARE_S)
+        device = ceiling.device
     groups = by_concurrency(slices)
     found = [fault for concurrency in concurrencies for fault in faults(groups.get(concurrency, []))]
-    return Served(model=name, slices=tuple(slices), faults=tuple(found))
+    return Served(model=name, slices=tuple(slices), device=device, faults=tuple(found))
 
 
 def lines(result: Result) -> list[str]:
@@ -127,6 +147,29 @@ def lines(result: Result) -> list[str]:
     ]
 
 
-if __name__ == "__main__":
-    done = run(tuple(sys.argv[1:]) or ("small", "nano"))
-    print("\n".join([*lines(done), *done.faults]))
+def as_object(result: Result, *, profile: str) -> dict[str, Any]:
+    """Return the one object of `--json`."""
+    return {
+        "schema": SCHEMA,
+        "ok": not result.faults,
+        "profile": profile,
+        "measured_on": f"{result.machine['system']} {result.device.upper()}",
+        "wall_s": round(result.wall_s, 1),
+        "machine": {**result.machine, "load_before": result.load_before, "load_after": result.load_after},
+        "chunk_target_s": CHUNK_TARGET_S,
+        "throughput": [
+            {"model": each.model, **asdict(it)} for each in result.served for it in each.comparisons
+        ],
+        "invalid": list(result.faults),
+    }
+
+
+def write(result: Result, *, profile: str, folder: Path) -> list[Path]:
+    """Write the figures and all slices as JSON; returns the file."""
+    at = datetime.fromtimestamp(result.began_unix_s, UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{profile}-{at:%Y%m%dT%H%M%SZ}.json"
+    slices = [{"model": each.model, **asdict(part)} for each in result.served for part in each.slices]
+    document = {"run_id": file.stem, **as_object(result, profile=profile), "slices": slices}
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return [file]

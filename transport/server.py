@@ -1,13 +1,12 @@
 """
-Listeners: sockets, TLS, the choice between HTTP/2 and HTTP/1.1 per connection, drain. The IO of transport/.
+Listeners: sockets, TLS, the choice between HTTP/2 and HTTP/1.1 per connection, drain; with writer.py the IO.
 
 Theory of operation: we accept the connections and hand each to hypercorn's `TCPServer`, the seam that its
 own `asyncio/run.py` uses; the facts relied on are pinned in tests/integration/test_transport_hypercorn.py.
 Accepting ourselves gives the moment before TLS begins, in which the peer's address is known and the ALPN
 answer is not: there `accepts_h2` decides, so that any share of connections may speak HTTP/2. TLS is set up
-by `connect_accepted_socket` and not by `StreamWriter.start_tls`, which on uvloop can lose a ClientHello that
-came early. Cleartext HTTP/2 by prior knowledge (or by an Upgrade) on a connection that may not speak it is
-answered 505 by a text that says so; hypercorn has no place to refuse it earlier.
+by `connect_accepted_socket`, not by `StreamWriter.start_tls`, which on uvloop can lose an early ClientHello.
+Cleartext HTTP/2, by prior knowledge or Upgrade, where it may not be spoken is answered 505 by a text.
 
 An ASGI application served here must read a request's body to its end before it ends the answer: hypercorn
 0.18 drops the whole HTTP/2 connection when DATA arrives for an answered stream.
@@ -33,6 +32,7 @@ from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 
 from transport.streams import StreamTable
+from transport.writer import GatheringWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,7 +233,7 @@ class EdgeServer:
             ssl_handshake_timeout=None if tls is None else self._params.handshake_timeout_s,
         )
         connection.connected(transport)
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, GatheringWriter(transport, protocol, reader, loop)
 
 
 class _ClosingServer(TCPServer):

@@ -148,7 +148,7 @@ def _tier(parser: Parser) -> None:
 
 
 def _bench(parser: Parser) -> None:
-    parser.add_argument("--profile", default="smoke", metavar="NAME", help="what to measure: smoke")
+    parser.add_argument("--profile", default="smoke", metavar="NAME", help="what to measure: smoke, engine")
     parser.add_argument("--out", metavar="DIR", help="where to write the results")
 
 
