@@ -1,7 +1,7 @@
 """
 An engine host that dies, hangs and refuses as a test tells it: a program that speaks the real protocol.
 
-Started like the real one. `--options` is a HostOptions whose `model` is a Script as JSON. It answers as the
+Started like the real one. Its options are a HostOptions whose `model` is a Script as JSON. It answers as the
 simulated engine does, so that every text is known beforehand.
 """
 
@@ -226,9 +226,10 @@ def ready(options: HostOptions, script: Script) -> Ready:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int)
-    parser.add_argument("--options")
+    parser.add_argument("--options-fd", type=int)
     parsed = parser.parse_args()
-    options = msgspec.json.decode(parsed.options, type=HostOptions)
+    with open(parsed.options_fd, "rb") as told:
+        options = msgspec.json.decode(told.read(), type=HostOptions)
     script = msgspec.json.decode(options.model, type=Script)
     host = Host(socket.socket(fileno=parsed.fd), script)
     if script.load_fails:

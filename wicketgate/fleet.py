@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from wicketgate import parameters, residency
 from wicketgate.errors import NotFoundError, OverloadedError, RefusedError, UnavailableError, WicketgateError
-from wicketgate.model import Model, ModelState, ModelView
+from wicketgate.model import Model, ModelState, ModelView, News
 from wicketgate.pipeline.gate import RETRY_AFTER_S
 from wicketgate.pipeline.pins import pinned_prefixes
 from wicketgate.pipeline.text import TextModel
@@ -39,20 +38,6 @@ CACHE_ANSWER_S: Final = 5.0
 """How long a host may take to tell what its prefix store holds."""
 
 
-@dataclass(slots=True)
-class _News:
-    """Wakes everybody who waits for a change, once for each change."""
-
-    _event: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def tell(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-
 class Fleet:
     """
     All configured models.
@@ -70,7 +55,7 @@ class Fleet:
         self._chunk_target_s = config.engine.chunk_target_s
         self.gpu = SharedGpu(clock=means.clock, chunk_target_s=lambda: self._chunk_target_s)
         """The turn to compute prompts, where hosts share a GPU."""
-        self._news = _News()
+        self._news = News()
         self._stopping = False
         self._starts: list[asyncio.Task[WicketgateError | None]] = []
         self._models = {
@@ -131,9 +116,12 @@ class Fleet:
         if error is not None:
             raise error
 
-    def _require_loadable(self, model: Model) -> None:
+    def _require_running(self) -> None:
         if self._stopping:
             raise UnavailableError("the server is stopping", code="draining")
+
+    def _require_loadable(self, model: Model) -> None:
+        self._require_running()
         if model.is_starting:
             raise UnavailableError(
                 f"the model is being loaded; try again in {RETRY_AFTER_S:g} s", retry_after_s=RETRY_AFTER_S
@@ -155,14 +143,16 @@ class Fleet:
 
     def load(self, name: str) -> ModelView:
         """
-        Begin to load a model; one that failed is tried again, and nothing happens to one that is loaded.
+        Begin to load a model; one that failed is tried again, one that is being unloaded once it is.
 
         Raises:
             NotFoundError: no such model.
             RefusedError: it does not fit beside those that are pinned or in use.
+            UnavailableError: everything is being ended.
         """
+        self._require_running()
         model = self._find(name)
-        if model.unloading is None and model.state in (ModelState.UNLOADED, ModelState.FAILED):
+        if model.state in (ModelState.UNLOADED, ModelState.FAILED, ModelState.UNLOADING):
             verdict = self._room_for(model)
             if isinstance(verdict, residency.NoRoom):
                 raise RefusedError(f"{name} does not fit now: {verdict}")
@@ -177,7 +167,9 @@ class Fleet:
             NotFoundError: no such model.
         """
         model = self._find(name)
-        if model.state is not ModelState.UNLOADED:
+        if model.unloading is not None:
+            model.give_up_loading()  # asked for since
+        elif model.state is not ModelState.UNLOADED:
             self._begin_unload(model)
         return model.view(now_s=self._clock())
 
@@ -199,7 +191,7 @@ class Fleet:
         wanted = list(self._models.values()) if name is None else [self._find(name)]
         engines = {each.name: each.engine for each in wanted if each.state is ModelState.READY}
         if name is not None and name not in engines:
-            raise RefusedError(f"{name} is not loaded; its cache can be looked at once it is")
+            raise RefusedError(f"{name} is {wanted[0].state}; its cache can be looked at once it is ready")
         reports = {}
         for each, engine in engines.items():
             assert engine is not None
@@ -243,21 +235,28 @@ class Fleet:
 
     async def wait_started(self) -> None:
         """
-        Wait until the models that are loaded with the server are ready.
+        Wait until the models that are loaded with the server are ready, but for those unloaded meanwhile.
 
         Raises:
             UnavailableError: one cannot be.
         """
         for task in self._starts:
             await asyncio.wait({task})
-            error = _outcome(task)
+            error = None if task.cancelled() else task.result()
             if error is not None:
                 raise error
 
     def reconfigure(self, config: RuntimeConfig) -> None:
-        """Put the hot keys of a configuration in force."""
-        moved = config.engine.chunk_target_s != self._config.engine.chunk_target_s
-        self._config = config
+        """Put the hot keys of a configuration in force; later hosts start as the first ones did."""
+        engine = self._config.engine
+        moved = config.engine.chunk_target_s != engine.chunk_target_s
+        hot = {
+            "engine": engine.model_copy(update={"chunk_target_s": config.engine.chunk_target_s}),
+            "governor": config.governor,
+            "pipeline": config.pipeline,
+            "server": config.server,
+        }
+        self._config = self._config.model_copy(update=hot)
         for model in self._models.values():
             if model.lane is not None:
                 model.lane.warmer.params = parameters.warm_params(config)
@@ -282,6 +281,7 @@ class Fleet:
 
     def _begin_load(self, model: Model, *, may_wait: bool) -> asyncio.Task[WicketgateError | None]:
         if model.loading is None:
+            model.lane = None  # of a host that was given up
             model.loading = self._means.spawn(self._load(model, may_wait=may_wait))
         return model.loading
 
@@ -292,7 +292,7 @@ class Fleet:
         try:
             while model.unloading is not None:
                 await asyncio.wait({model.unloading})
-            await model.close()  # of a host that was given up
+            await model.close()
             pins = await pinned_prefixes(model.text, self._config.engine.pinned_prompts)
             await self._make_room(model, may_wait=may_wait)
             engine, lane = model.open(self._config, pins, means=self._means, gpu=self.gpu)
@@ -352,10 +352,7 @@ class Fleet:
     def _begin_unload(self, model: Model) -> asyncio.Task[None]:
         if model.unloading is None:
             lane, model.lane = model.lane, None
-            loading, model.loading = model.loading, None
-            if loading is not None:
-                loading.cancel()
-            model.unloading = self._means.spawn(self._unload(model, lane, loading))
+            model.unloading = self._means.spawn(self._unload(model, lane, model.give_up_loading()))
         return model.unloading
 
     async def _unload(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,7 +15,6 @@ from wicketgate.pipeline.lane import Lane
 from wicketgate.pipeline.warm import Warmer
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
@@ -104,6 +104,22 @@ class Means:
     """Starts a task in the runtime's task group."""
     clock: Callable[[], float]
     make_engine: MakeEngine = EngineClient
+
+
+@dataclass(slots=True)
+class News:
+    """Wakes everybody who waits for a change of the models, once for each change."""
+
+    _event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self) -> None:
+        """Wake those who wait now."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next change."""
+        await self._event.wait()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -219,6 +235,14 @@ class Model:
             vocabulary_tokens=self.text.vocabulary_tokens,
             token_bytes=self.text.token_bytes,
         )
+
+    def give_up_loading(self) -> asyncio.Task[WicketgateError | None] | None:
+        """Cancel the loading, whose waiters are told, and return it."""
+        loading, self.loading = self.loading, None
+        self.is_starting = False
+        if loading is not None:
+            loading.cancel()
+        return loading
 
     async def close(self) -> None:
         """End the engine host; streams that still run end as unavailable."""

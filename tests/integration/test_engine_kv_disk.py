@@ -215,6 +215,45 @@ def test_a_load_for_which_there_is_no_memory_leaves_its_file(
     disk.close(WAIT_S)
 
 
+def test_a_load_that_failed_is_tried_again_by_the_next_who_asks(tmp_path: Path) -> None:
+    codec = SlowReadCodec(RuntimeError("[malloc] Unable to allocate"))
+    disk, load = loading(tmp_path, codec)
+    codec.go.set()
+    assert load.wait(WAIT_S)
+    codec.error = None
+
+    again = disk.load(load.name)
+
+    assert again.wait(WAIT_S)
+    assert again.entry is not None
+    disk.close(WAIT_S)
+
+
+def test_what_is_being_loaded_during_a_clear_does_not_come(tmp_path: Path) -> None:
+    codec = SlowReadCodec()
+    disk, load = loading(tmp_path, codec)
+
+    disk.clear()
+    codec.go.set()
+
+    assert load.wait(WAIT_S)
+    assert load.entry is None
+    assert not disk.take(load)
+    disk.close(WAIT_S)
+
+
+def test_what_was_loaded_and_not_taken_before_a_clear_is_not_kept(tmp_path: Path) -> None:
+    codec = SlowReadCodec()
+    disk, load = loading(tmp_path, codec)
+    codec.go.set()
+    assert load.wait(WAIT_S)
+
+    disk.clear()
+
+    assert not disk.take(load)
+    disk.close(WAIT_S)
+
+
 def test_a_fault_of_our_own_turns_the_tier_off_and_nobody_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -65,17 +66,20 @@ class Host:
         self._sock, theirs = socket.socketpair()
         self._sock.settimeout(WAIT_S)
         options = HostOptions(model=str(model), context_tokens=CONTEXT, prewarm=False)
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "wicketgate.engine.host"),
-                f"--fd={theirs.fileno()}",
-                f"--options={msgspec.json.encode(options).decode()}",
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **engine_environment()},
-        )
+        with tempfile.TemporaryFile() as told:
+            told.write(msgspec.json.encode(options))
+            told.seek(0)
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "wicketgate.engine.host"),
+                    f"--fd={theirs.fileno()}",
+                    f"--options-fd={told.fileno()}",
+                ],
+                pass_fds=[theirs.fileno(), told.fileno()],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **engine_environment()},
+            )
         theirs.close()
         self._splitter = Splitter()
         self.heard = Heard()

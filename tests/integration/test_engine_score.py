@@ -14,7 +14,7 @@ from mlx_lm.utils import load_model
 from wicketgate.engine.kv_store import Hit
 from wicketgate.engine.mlx.caches import kept
 from wicketgate.engine.mlx.network import Network
-from wicketgate.engine.mlx.score import MlxScoring
+from wicketgate.engine.mlx.scoring import MlxScoring
 from wicketgate.engine.wire import Score
 
 if TYPE_CHECKING:

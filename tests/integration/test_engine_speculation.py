@@ -28,10 +28,10 @@ from wicketgate.engine.mlx.draft_model import (
     DraftModelError,
     open_draft_model,
 )
+from wicketgate.engine.mlx.drafting import Plan, Speculation
 from wicketgate.engine.mlx.network import Network
 from wicketgate.engine.mlx.ragged import RaggedKVCache
 from wicketgate.engine.mlx.sampling import row_state, sample
-from wicketgate.engine.mlx.speculation import Plan, Speculation
 from wicketgate.engine.mlx.verification import can_draft, take_back, verify
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import Submit

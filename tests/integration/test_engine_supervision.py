@@ -14,6 +14,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from wicketgate.engine.client import EngineClient, EngineParams, EngineState
@@ -168,6 +169,15 @@ async def test_hosts_that_cannot_start_end_in_failure_with_their_own_words() -> 
         for _, end in (await drain(stream), await drain(late)):
             assert isinstance(end.error, UnavailableError)
             assert end.error.code == "engine_down"
+
+
+async def test_pinned_prompts_may_be_longer_than_an_argument_of_a_program_can_be() -> None:
+    pins = [[123] * 50_000]
+
+    async with gateway(options=msgspec.structs.replace(OPTIONS, pins=pins)) as made:
+        ready = await made.client.wait_ready(START_S)
+
+    assert ready.engine == "simulated"
 
 
 async def test_a_host_that_is_not_ready_in_time_is_replaced() -> None:

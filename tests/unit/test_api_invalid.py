@@ -108,6 +108,8 @@ CHAT_CASES = [
     ({"top_k": -2}, "top_k", "integer_below_min_value"),
     ({"min_p": 1.5}, "min_p", "decimal_above_max_value"),
     ({"repetition_penalty": 0}, "repetition_penalty", "decimal_below_min_value"),
+    ({"repetition_penalty": 0.001}, "repetition_penalty", "decimal_below_min_value"),
+    ({"repetition_penalty": 101}, "repetition_penalty", "decimal_above_max_value"),
     ({"min_tokens": 5}, "min_tokens", "integer_above_max_value"),
     ({"min_tokens": -1}, "min_tokens", "integer_below_min_value"),
 ]

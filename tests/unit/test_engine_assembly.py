@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
@@ -12,6 +14,9 @@ from wicketgate.engine.memory import TooLittleMemoryError
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.simulated import open_simulated
 from wicketgate.engine.wire import CacheQuery, Submit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 OPTIONS = HostOptions(engine="simulated", vocabulary_size=1000, pins=[[1] * 700, [2] * 40, [5000]])
 
@@ -48,6 +53,32 @@ def test_pinned_prefixes_are_computed_before_the_first_request_and_outlive_a_cle
     assert [(entry.tokens, entry.is_pinned) for entry in report.entries] == [(40, True), (700, True)]
     assert step.started[0].cached_tokens == 700
     assert step.evicted == []
+
+
+def test_a_pin_whose_kv_does_not_come_from_disk_in_time_is_computed_and_let_go_of_there() -> None:
+    class Late:
+        hit = None
+        cancelled = False
+
+        def wait(self, timeout_s: float) -> bool:
+            return False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    class SlowDisk(KvCache):
+        late = Late()
+
+        def fetch(self, prompt: Sequence[int], *, salt: str, held_tokens: int, **_: object) -> Late:  # type: ignore[override]
+            return self.late
+
+    engine, _, time = opened()
+    cache = SlowDisk(max_bytes=OPTIONS.prefix_cache_bytes, clock=time.clock)
+
+    prewarm(engine, cache, OPTIONS)
+
+    assert cache.late.cancelled
+    assert cache.match([1] * 700 + [3], salt="") == 700
 
 
 def test_without_a_cache_no_pin_is_computed() -> None:

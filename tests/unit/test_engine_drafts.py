@@ -222,6 +222,14 @@ def test_what_was_measured_counts_for_so_many_rows_only() -> None:
     assert gain.choose(even(1, {SHORT: 4.0})) == SHORT
 
 
+def test_a_slow_first_pass_is_not_the_last_but_a_hopeless_one_is() -> None:
+    slow = measured(measured(Gain(), 1, OFF, 1.0), 1, SHORT, 4.0, 1)
+    hopeless = measured(measured(Gain(), 1, OFF, 1.0), 1, SHORT, 12.0, 1)
+
+    assert slow.choose({SHORT: [3.0]}) == SHORT
+    assert hopeless.choose({SHORT: [4.0]}) == OFF
+
+
 def test_one_slow_pass_changes_nothing() -> None:
     gain = measured(measured(Gain(), 1, OFF, 1.0), 1, SHORT, 1.2)
     gain.observe(1, SHORT, 100.0)

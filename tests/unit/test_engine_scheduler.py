@@ -395,3 +395,35 @@ def test_a_trial_waits_for_the_turn_like_all_prompts() -> None:
     amid = plan(scene(prompts=(stream(4, trial_tokens=8),), limits=limits))
 
     assert (before, nobody, amid) == ((Decode(),), (), ())
+
+
+# Nobody waits for ever
+
+
+def test_a_prompt_that_gave_way_before_gets_on_behind_any_number_of_more_urgent_ones() -> None:
+    limits = replace(LIMITS, max_batch_size=1)
+    tired = stream(1, 300, remaining=200, priority=1, preempted=True)
+    urgent = tuple(stream(key, 10, priority=0) for key in range(2, 8))
+
+    assert set(chunks(plan(scene(prompts=(tired,), waiting=urgent, limits=limits)))) == {1}
+
+
+def test_a_prompt_whose_memory_others_wait_for_gets_on() -> None:
+    budget = Budget(limit_bytes=600, weights_bytes=0, kv_bytes_per_token=1, chunk_tokens=1, margin_ratio=0.0)
+    large = stream(1, 400, remaining=300, priority=1)
+    urgent = tuple(stream(key, 200, priority=0) for key in range(2, 8))
+
+    chosen = plan(scene(prompts=(large,), waiting=urgent, budget=budget, groups=((1, 400),)))
+
+    assert set(chunks(chosen)) == {1}
+
+
+def test_a_stream_whose_held_memory_others_wait_for_comes_back() -> None:
+    budget = Budget(limit_bytes=600, weights_bytes=0, kv_bytes_per_token=1, chunk_tokens=1, margin_ratio=0.0)
+    held = Prefix(tokens=[1] * 399, payload=None, size_bytes=400)
+    gave_way = stream(1, 400, remaining=1, priority=1, held=held, preempted=True)
+    urgent = tuple(stream(key, 200, priority=0) for key in range(2, 8))
+
+    chosen = plan(scene(waiting=(gave_way, *urgent), budget=budget, groups=((1, 400),)))
+
+    assert chosen == (Start(1), Compute((Chunk(1, 1),)))

@@ -34,7 +34,7 @@ from wicketgate.engine.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wicketgate.engine.batch import Emitted
+    from wicketgate.engine.batch import Emitted, Prefix
 
 OPTIONS = HostOptions(
     engine="simulated", max_batch_size=4, prefill_batch_size=2, prefill_step_tokens=64, vocabulary_size=1000
@@ -521,6 +521,44 @@ def test_a_stream_that_is_cancelled_lets_go_of_its_load() -> None:
     assert rig.step().done == [Done(1, "cancelled")]
 
 
+def test_a_disk_that_hangs_costs_a_stream_some_time_and_nothing_else() -> None:
+    rig, fetching = rig_with_disk(shared_tokens=150)
+    rig.submit(1, prompt_tokens=200)
+    rig.step(2)
+    rig.time.now_s += 10.0
+
+    rig.run()
+
+    assert fetching.cancelled
+    assert rig.texts() == {1: expected(1, 3)}
+
+
+def test_kv_that_came_from_disk_for_a_stream_that_waits_goes_when_memory_is_short() -> None:
+    guard = MemoryGuard(MemoryParams(limit_bytes=1_000_000), baseline_bytes=100_000)
+    rig = Rig(cache=CacheWithDisk, plant=PLANT, guard=guard, max_batch_size=1)
+    kv = rig.batch.prefix_of(request(1, prompt_tokens=500).prompt[:400])
+    hit = Hit(
+        entry=Entry(tokens=as_tokens(kv.tokens), payload=kv.payload, size_bytes=kv.size_bytes),
+        shared_tokens=400,
+    )
+    assert isinstance(rig.cache, CacheWithDisk)
+    fetching = rig.cache.fetching = Fetching(hit)
+    rig.submit(1, prompt_tokens=500)
+    rig.step()
+    rig.cache.fetching = None
+    rig.submit(2, prompt_tokens=100, max_tokens=600)
+    rig.step(5)
+    fetching.is_done = True
+    rig.step()
+    fetching._hit = None
+    del kv, hit
+
+    rig.run()
+
+    assert rig.ends() == {1: "length", 2: "length"}
+    assert rig.texts() == {1: expected(1, 3), 2: expected(2, 600)}
+
+
 # Warm jobs and scores
 
 
@@ -568,6 +606,48 @@ def test_a_warm_job_that_is_cancelled_leaves_what_it_had_and_one_that_cannot_run
     assert [job for step in rig.steps for job in step.warmed] == [1, 2]
     assert [step.kept for step in rig.steps if step.kept] == []
     assert started[0].cached_tokens >= 64
+
+
+def test_a_cancelled_warm_job_whose_kv_cannot_be_had_ends_alone() -> None:
+    class Lost(SimulatedPrefill):
+        def prefix(self) -> Prefix:
+            raise RuntimeError("[malloc] Unable to allocate")
+
+    class Losing(SimulatedBatch):
+        def prefill(self, prompt: Sequence[int], hit: Hit[object] | None) -> SimulatedPrefill:
+            return Lost(self, list(prompt), 0)
+
+    rig = Rig(Losing)
+    rig.stepper.warm(Warm(id=1, prompt=list(range(200))))
+    rig.step()
+
+    rig.stepper.cancel(1)
+
+    assert rig.step().warmed == [1]
+
+
+def test_a_warm_job_that_fills_the_memory_ends_and_the_host_goes_on() -> None:
+    class Growing(SimulatedPrefill):
+        def advance(self, chunk_tokens: int) -> None:
+            super().advance(chunk_tokens)
+            self.kv = self.prefix()
+
+    class Holding(SimulatedBatch):
+        def prefill(self, prompt: Sequence[int], hit: Hit[object] | None) -> SimulatedPrefill:
+            return Growing(self, list(prompt), 0)
+
+    guard = MemoryGuard(MemoryParams(limit_bytes=1_000_000, escalate_s=1.0), baseline_bytes=100_000)
+    rig = Rig(Holding, plant=PLANT, guard=guard)
+    rig.stepper.warm(Warm(id=1, prompt=[1] * 900))
+    while rig.stepper.load().warm_jobs:
+        rig.step()
+        rig.time.now_s += 0.01
+    rig.submit(2)
+
+    rig.run()
+
+    assert [job for step in rig.steps for job in step.warmed] == [1]
+    assert rig.texts() == {2: expected(2, 3)}
 
 
 def test_a_failure_in_a_warm_job_ends_that_job_alone() -> None:
@@ -787,6 +867,21 @@ def test_a_stream_that_gave_way_can_be_cancelled_and_its_kv_is_kept() -> None:
 
     assert Done(1, "cancelled") in step.done
     assert 1 in step.kept
+
+
+def test_a_prompt_that_gave_way_half_way_and_is_cancelled_is_not_told_as_a_whole() -> None:
+    rig = Rig(max_batch_size=1)
+    rig.submit(1, prompt_tokens=600, priority=2)
+    rig.step(3)
+    rig.submit(2, max_tokens=30, priority=0)
+    rig.step()
+    rig.stepper.cancel(1)
+
+    step = rig.step()
+
+    assert Done(1, "cancelled") in step.done
+    assert rig.cache.match(request(1, prompt_tokens=600).prompt, salt="") >= 64
+    assert step.kept == []
 
 
 # Failures

@@ -14,6 +14,7 @@ import pytest
 from tests.fakes import Clock
 from wicketgate import demo
 from wicketgate.config import RuntimeConfig
+from wicketgate.config_keys import keys_of
 from wicketgate.engine.client import EngineState
 from wicketgate.errors import NotFoundError, OverloadedError, RefusedError, UnavailableError
 from wicketgate.fleet import Fleet
@@ -360,6 +361,66 @@ async def test_an_unload_of_a_model_that_loads_tells_those_that_wait() -> None:
         assert it.state("a") is ModelState.UNLOADED
 
 
+async def test_an_unload_at_the_start_is_no_failure_of_the_start() -> None:
+    async with yard(model("a", at_start=True), model("b", at_start=True)) as it:
+        it.fleet.start()
+        await settle()
+        it.fleet.unload("a")
+        await settle()
+        it.hosts[1].come_up()
+
+        await it.fleet.wait_started()
+
+        assert [it.state(name) for name in ("a", "b")] == [ModelState.UNLOADED, ModelState.READY]
+
+
+async def test_a_load_asked_for_during_an_unload_follows_it() -> None:
+    async with yard(model("a")) as it:
+        await it.loaded("a")
+        held = await it.fleet.enter("a")
+        it.fleet.unload("a")
+
+        it.fleet.load("a")
+
+        await settle()
+        meanwhile = it.state("a")
+        it.fleet.leave(held)
+        await settle()
+        it.hosts[-1].come_up()
+        await settle()
+        assert (meanwhile, it.state("a")) == (ModelState.UNLOADING, ModelState.READY)
+
+
+async def test_of_load_and_unload_during_an_unload_the_last_one_counts() -> None:
+    async with yard(model("a")) as it:
+        await it.loaded("a")
+        held = await it.fleet.enter("a")
+        it.fleet.unload("a")
+        it.fleet.load("a")
+        it.fleet.unload("a")
+
+        it.fleet.leave(held)
+        await settle()
+
+        assert it.state("a") is ModelState.UNLOADED
+        assert len(it.hosts) == 1
+
+
+async def test_a_request_waits_while_a_model_that_failed_is_loaded_again() -> None:
+    async with yard(model("a")) as it:
+        await it.loaded("a")
+        it.hosts[0].move(EngineState.FAILED, "too many deaths")
+        it.fleet.load("a")
+        await settle()
+
+        waiting = asyncio.create_task(it.fleet.enter("a"))
+
+        await settle()
+        it.hosts[1].come_up()
+        lane = await waiting
+        assert lane.engine.unavailable() is None
+
+
 async def test_loading_what_is_loaded_and_unloading_what_is_not_changes_nothing() -> None:
     async with yard(model("a")) as it:
         it.fleet.unload("a")
@@ -378,7 +439,7 @@ async def test_the_cache_of_every_loaded_model_is_asked_and_cleared() -> None:
 
         assert list(reports) == ["a"]
         assert it.hosts[0].cleared == ["disk"]
-        with pytest.raises(RefusedError, match="b is not loaded"):
+        with pytest.raises(RefusedError, match="b is unloaded"):
             await it.fleet.cache("b")
 
 
@@ -394,6 +455,23 @@ async def test_a_chunk_target_that_a_reload_moves_reaches_the_hosts_that_run_and
 
         assert [each["chunk_target_s"] for each in it.hosts[0].tuned] == [0.1, 0.05]
         assert [each["chunk_target_s"] for each in it.hosts[1].tuned] == [0.05]
+
+
+async def test_a_later_loading_follows_hot_keys_only() -> None:
+    async with yard(model("a")) as it:
+        changed = RuntimeConfig.model_validate({"engine": {"chunk_target_s": 0.05, "max_batch_size": 7}})
+
+        it.fleet.reconfigure(changed)
+
+        await it.loaded("a")
+        options = it.hosts[0].params.options
+        assert (options.chunk_target_s, options.max_batch_size) == (0.05, 128)
+
+
+def test_of_the_engines_keys_only_the_chunk_target_is_hot() -> None:
+    hot = [key.name for key in keys_of(RuntimeConfig) if key.hot and key.name.startswith("engine.")]
+
+    assert hot == ["engine.chunk_target_s"]  # Fleet.reconfigure takes no other
 
 
 async def test_the_worst_pressure_of_any_host_counts() -> None:
@@ -448,3 +526,14 @@ async def test_once_it_stops_nothing_is_loaded_any_more() -> None:
         with pytest.raises(UnavailableError) as caught:
             await it.fleet.enter("a")
         assert caught.value.code == "draining"
+
+
+async def test_once_it_stops_no_operator_starts_a_host_that_nobody_would_end() -> None:
+    async with yard(model("a")) as it:
+        await it.fleet.stop()
+
+        with pytest.raises(UnavailableError, match="stopping"):
+            it.fleet.load("a")
+        await settle()
+
+        assert it.hosts == []

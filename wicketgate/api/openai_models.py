@@ -106,7 +106,8 @@ class CommonBody(WireModel):
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
+    # As the host bounds it: it divides, and logits must stay finite.
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100.0)] = 1.0
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     logit_bias: Annotated[dict[str, float], Field(max_length=MAX_BIASES)] = Field(default_factory=dict)

@@ -113,8 +113,10 @@ def prewarm(engine: Engine, cache: KvCache, options: HostOptions) -> None:
 def _pin(batch: Batch, cache: KvCache, key: int, pin: Sequence[int], *, step_tokens: int) -> None:
     hit = cache.find(pin, salt="")
     fetch = cache.fetch(pin, salt="", held_tokens=hit.shared_tokens if hit else 0)
-    if fetch is not None and fetch.wait(PRELOAD_S):
+    if fetch is not None:
+        fetch.wait(PRELOAD_S)
         hit = fetch.hit or hit
+        fetch.cancel()
     prefill = batch.prefill(pin, hit)
     while prefill.remaining_tokens:
         prefill.advance(step_tokens)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,7 @@ class HostProcess:
         Start a host.
 
         Args:
-            command: What runs it; its options and the number of its socket are added.
+            command: What runs it; the numbers of its socket and of the file with its options are added.
             options: What it is started with.
             environment: What it needs beside our own.
 
@@ -66,14 +67,18 @@ class HostProcess:
             on_error.callback(os.close, lifeline)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 ours.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+            # Pinned prompts may be longer than an argument can be, and everybody can read arguments.
+            told = either_way.enter_context(tempfile.TemporaryFile())
+            told.write(msgspec.json.encode(options))
+            told.seek(0)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 f"--fd={theirs.fileno()}",
-                f"--options={msgspec.json.encode(options).decode()}",
+                f"--options-fd={told.fileno()}",
                 stdin=stdin,
                 # Whatever a library prints must not mix with the output of our own command.
                 stdout=_STDERR,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), told.fileno()],
                 env={**os.environ, **environment},
             )
             on_error.pop_all()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 NGRAM_TOKENS: Final = 3
 """So many tokens must have been there before; two are found by chance in any longer text."""
@@ -126,6 +126,8 @@ UNKNOWN_SHARE: Final = 0.1
 SAMPLES: Final = 7
 """The median of the last ones counts: single passes are held up by anything."""
 LEAST_SAMPLES: Final = 3
+FIRST_SHARE: Final = 0.5
+"""Of the fastest of fewer samples: first passes may be slow, but not ten times as slow as later ones."""
 OFF_STEPS: Final = 256
 """After so many steps the pass without drafts is measured again: contexts grow. It takes three steps."""
 RETRY_STEPS: Final = 2048
@@ -156,24 +158,34 @@ class Gain:
         best, most = OFF, LEAST_GAIN
         for setting, tokens in expected.items():
             rows = len(tokens)
-            off_s = self._known_s(rows, OFF, OFF_STEPS)
-            if off_s is None:
+            off_times_s = self._times_s(rows, OFF, OFF_STEPS)
+            if len(off_times_s) < LEAST_SAMPLES:
                 return OFF
-            known_s = self._known_s(rows, setting, RETRY_STEPS)
-            # More tokens never take less time: what says so is noise.
-            ratio = 1 + UNKNOWN_SHARE * setting.length if known_s is None else max(1.0, known_s / off_s)
+            off_s = statistics.median(off_times_s)
+            ratio = self._pass_s(rows, setting, off_s=off_s) / off_s
             gain = sum(tokens) / rows / ratio
             if gain > most and min(tokens) / ratio >= LEAST_SHARE:
                 best, most = setting, gain
         return best
 
-    def _known_s(self, rows: int, setting: Setting, max_age_steps: int) -> float | None:
+    def _pass_s(self, rows: int, setting: Setting, *, off_s: float) -> float:
+        """Return what a pass takes; while little is known, as little as is plausible, so that it is tried."""
+        times_s = self._times_s(rows, setting, RETRY_STEPS)
+        if not times_s:
+            return off_s * (1 + UNKNOWN_SHARE * setting.length)
+        typical_s = statistics.median(times_s)
+        if len(times_s) < LEAST_SAMPLES:
+            typical_s = min(times_s) * FIRST_SHARE
+        # More tokens never take less time: what says so is noise.
+        return max(off_s, typical_s)
+
+    def _times_s(self, rows: int, setting: Setting, max_age_steps: int) -> Collection[float]:
         cell = self._cells.get((rows, setting))
         if cell is None:
-            return None
+            return ()
         if self._step - cell.measured_step >= max_age_steps:
             cell.times_s.clear()
-        return statistics.median(cell.times_s) if len(cell.times_s) >= LEAST_SAMPLES else None
+        return cell.times_s
 
 
 class _Cell:

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 0.5
 STALL_S: Final = 0.005
 """How long to wait for news where nothing can be done for the work there is: its KV comes from disk, say."""
+STALL_POLL_S: Final = 1.0
+"""Where it is not the disk that is waited for, that often only for so long, and then with each beat."""
 STALL_NEWS_S: Final = 0.02
 """How often a host says meanwhile that it goes on stepping: who takes the GPU's turn over waits for that."""
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024
@@ -124,7 +126,7 @@ class Line:
 def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
     """Step until the gateway says stop or is gone."""
     stepper.tell = line.send
-    sent_s = clock()
+    sent_s = worked_s = clock()
     wait_s = 0.0
     while line.open:
         for message in line.receive(wait_s):
@@ -134,6 +136,8 @@ def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
         working = stepper.busy and not line.clogged
         if working:
             step = stepper.step()
+            if not stepper.stalled:
+                worked_s = clock()
             if not stepper.stalled or clock() - sent_s >= STALL_NEWS_S:
                 line.send(step)
                 sent_s = clock()
@@ -144,7 +148,8 @@ def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
             stepper.watch_memory()
             line.send(Beat(number=stepper.number, at_s=now_s, load=stepper.load()))
             sent_s = now_s
-        wait_s = STALL_S if working else max(0.0, sent_s + BEAT_S - now_s)
+        is_soon = working and (stepper.fetches or now_s - worked_s < STALL_POLL_S)
+        wait_s = STALL_S if is_soon else max(0.0, sent_s + BEAT_S - now_s)
 
 
 def _apply(message: Submit | Cancel | Warm | Score | Tune | CacheQuery, stepper: Stepper, line: Line) -> None:
@@ -192,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a host until its gateway lets go of it."""
     parser = argparse.ArgumentParser(prog="wicketgate.engine.host")
     parser.add_argument("--fd", type=int, required=True, help="the socket to the gateway, inherited")
-    parser.add_argument("--options", required=True, help="HostOptions as JSON")
+    parser.add_argument("--options-fd", type=int, required=True, help="HostOptions as JSON, inherited")
     parsed = parser.parse_args(arguments)
     # The gateway decides when its host ends: Ctrl-C reaches both, and the gateway drains first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -201,7 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
     line = Line(socket.socket(fileno=parsed.fd))
     with logs.written(level="warning"), closing(watch):
         try:
-            run(line, msgspec.json.decode(parsed.options, type=HostOptions))
+            with open(parsed.options_fd, "rb") as told:
+                options = msgspec.json.decode(told.read(), type=HostOptions)
+            run(line, options)
         except Exception as error:  # the top of the process: the gateway must hear why
             log.exception("engine_host_failed")
             line.send(Fatal(f"{type(error).__name__}: {error}"))

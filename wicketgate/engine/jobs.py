@@ -79,7 +79,12 @@ class Jobs:
         return next(iter(self.warm), None)
 
     def cancel(self, key: int, news: News) -> None:
-        """Forget a job, if there is one of this id; what a warm job has computed may serve a longer one."""
+        """
+        Forget a job, if there is one of this id; what a warm job has computed may serve a longer one.
+
+        Raises:
+            DeviceError: the process must go.
+        """
         if self.scores.pop(key, None) is not None:
             news.done.append(Done(key, "cancelled"))
             return
@@ -87,10 +92,23 @@ class Jobs:
         if job is None:
             return
         news.warmed.append(key)
-        if job.prefill is not None:
+        if job.prefill is None:
+            return
+        try:
             prefix = job.prefill.prefix()
-            if len(prefix.tokens) >= MIN_KEPT_TOKENS:
-                news.keep(self._cache, key, prefix, salt=job.message.salt, is_whole=False)
+        except DeviceError:
+            raise
+        except Exception:  # whatever it was: nobody depends on a warm job
+            log.exception("warm_job_failed")
+            return
+        if len(prefix.tokens) >= MIN_KEPT_TOKENS:
+            news.keep(self._cache, key, prefix, salt=job.message.salt, is_whole=False)
+
+    def drop_warm(self, news: News) -> None:
+        """End the warm jobs that hold KV, for the memory; what they have computed is lost."""
+        for key in [key for key, job in self.warm.items() if job.prefill is not None]:
+            del self.warm[key]
+            news.warmed.append(key)
 
     def advance_warm(self, key: int, tokens: int, news: News) -> None:
         """

@@ -74,9 +74,10 @@ class DiskLoad:
         self._disk.leave(self)
 
     def finish(self, entry: Entry[object] | None) -> None:
-        """Hand over what came; called by the disk tier."""
-        self.entry = entry
-        self._done.set()
+        """Hand over what came, the first time; called by the disk tier."""
+        if not self.is_done:
+            self.entry = entry
+            self._done.set()
 
 
 class _StoppedError(Exception):
@@ -210,12 +211,16 @@ class KvDisk:
         self._shelf.touch(digest)
 
     def clear(self) -> None:
-        """Remove what is not pinned, and what was set aside."""
+        """Remove what is not pinned, and what was set aside; what is being loaded does not come."""
         with self._changed:
+            loads, self._loads = self._loads, OrderedDict()
             for digest in [digest for digest, entry in self._unsaved.items() if not entry.is_pinned]:
                 del self._unsaved[digest]
             self._forgotten = (self._forgotten or []) + self._shelf.forget()
             self._changed.notify_all()
+        for load in loads.values():
+            load.waiters = 0
+            load.finish(None)
 
     def listed(self) -> list[tuple[Entry[KvHeader], float]]:
         """Return what is on disk and the seconds since its last use."""
@@ -260,8 +265,7 @@ class KvDisk:
                 self._unsaved.clear()
                 loads, self._loads = self._loads, OrderedDict()
             for load in loads.values():
-                if not load.is_done:
-                    load.finish(None)
+                load.finish(None)
             self._scanned.set()
 
     def _work(self) -> bool:
@@ -315,7 +319,11 @@ class KvDisk:
                 load = self._next_load()
             if load is None:
                 return
-            load.finish(self._loaded(load))
+            entry = self._loaded(load)
+            if entry is None:
+                # Else whoever asks for a better file of this name later would join the failure.
+                self.take(load)
+            load.finish(entry)
 
     def _next_load(self) -> DiskLoad | None:
         return next((load for load in self._loads.values() if not load.is_done), None)

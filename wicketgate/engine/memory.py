@@ -95,9 +95,9 @@ class Relief:
     level: int
     """0 normal, 1 admission is stopped, 2 above the hard mark."""
     drain_pool: bool = False
-    """Give freed buffers back to the system; again at the end, where something was evicted or ended."""
+    """Give freed buffers back to the system; those of what is evicted or ended now go with a later look."""
     admits: bool = True
-    """Whether new streams may be opened; else they are refused for memory."""
+    """Whether new streams may be opened; else they wait, unless they take the place of another."""
     evict_bytes: int = 0
     """Of kept prefixes, so many; at most what is kept."""
     shed_bytes: int = 0

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 MAX_FAULTS: Final = 3
 """A stream that was running at more failures than this is given up."""
+FETCH_FLOOR_S: Final = 0.5
+FETCH_PATIENCE: Final = 2.0
+"""KV from disk is waited for that many times as long as computing it would take: a disk may hang for ever."""
 SAVED_TOKENS: Final = 2048
 """A prompt in progress is put into the prefix cache whenever so many more tokens of it were computed."""
 
@@ -56,6 +59,11 @@ class Roster:
     def busy(self) -> bool:
         """Whether anybody is here, or has to leave the batch."""
         return bool(self.rows or self.waiting or self.prompts or self._cancelled)
+
+    @property
+    def fetches(self) -> bool:
+        """Whether anybody's KV is on its way from disk."""
+        return bool(self._fetching)
 
     @property
     def held_bytes(self) -> int:
@@ -95,8 +103,10 @@ class Roster:
         self._fetching.pop(stream.id, None)
         if stream.fetch is not None:
             stream.fetch.cancel()
-        if stream.held is not None and len(stream.held.tokens) >= MIN_KEPT_TOKENS:
-            self._keep(stream, stream.held, is_whole=True)
+        held, message = stream.held, stream.message
+        if held is not None and len(held.tokens) >= MIN_KEPT_TOKENS:
+            is_whole = len(held.tokens) >= len(message.prompt) - message.position
+            self._keep(stream, held, is_whole=is_whole)
 
     def _keep(self, stream: Stream, prefix: Prefix, *, is_whole: bool) -> None:
         message = stream.message
@@ -121,10 +131,10 @@ class Roster:
 
     # Into the batch
 
-    def open(self, key: int, pace: Pace) -> None:
+    def open(self, key: int, pace: Pace, *, now_s: float) -> None:
         """Begin with a waiting stream, unless it cannot be run or its KV has to come from disk first."""
         stream = self.waiting[key]
-        hit = self._hit(stream, pace)
+        hit = self._hit(stream, pace, now_s)
         if stream.fetch is not None:
             return
         del self.waiting[key]
@@ -145,7 +155,7 @@ class Roster:
             self.news.started.append(Started(key, cached_tokens, from_disk))
         stream.loaded = None
 
-    def _hit(self, stream: Stream, pace: Pace) -> Hit[object] | None:
+    def _hit(self, stream: Stream, pace: Pace, now_s: float) -> Hit[object] | None:
         message, held = stream.message, stream.held
         if held is not None:
             entry = Entry(tokens=as_tokens(held.tokens), payload=held.payload, size_bytes=held.size_bytes)
@@ -157,10 +167,10 @@ class Roster:
         # On trial nothing is added that could be the culprit itself.
         if not (stream.fetched or stream.trial_tokens):
             stream.fetched = True
-            self._fetch(stream, cached_tokens, pace)
+            self._fetch(stream, cached_tokens, pace, now_s)
         return hit
 
-    def _fetch(self, stream: Stream, cached_tokens: int, pace: Pace) -> None:
+    def _fetch(self, stream: Stream, cached_tokens: int, pace: Pace, now_s: float) -> None:
         """Have KV loaded from disk where that is faster than computing it."""
         message = stream.message
         tokens = len(message.prompt) - cached_tokens
@@ -174,19 +184,30 @@ class Roster:
         if fetch is None:
             return
         stream.fetch = fetch
+        stream.fetch_until_s = now_s + max(FETCH_FLOOR_S, FETCH_PATIENCE * prefill_s)
         self._fetching[stream.id] = stream
 
-    def collect(self) -> None:
-        """Take what has come from disk."""
+    def collect(self, now_s: float) -> None:
+        """Take what has come from disk, and wait no longer for what should have."""
         for key, stream in list(self._fetching.items()):
             fetch = stream.fetch
-            if fetch is not None and fetch.is_done:
-                del self._fetching[key]
-                stream.fetch = None
-                stream.loaded = fetch.hit
-                self.news.evicted += self._cache.take_evicted()
-                if stream.loaded is not None:
-                    stream.remaining_tokens = len(stream.message.prompt) - stream.loaded.shared_tokens
+            if fetch is None or not (fetch.is_done or now_s >= stream.fetch_until_s):
+                continue
+            del self._fetching[key]
+            stream.fetch = None
+            stream.loaded = fetch.hit
+            self.news.evicted += self._cache.take_evicted()
+            if stream.loaded is None:
+                fetch.cancel()
+            else:
+                stream.remaining_tokens = len(stream.message.prompt) - stream.loaded.shared_tokens
+
+    def drop_loaded(self) -> None:
+        """Let go of KV that came from disk for streams that still wait: evicting it is to free memory."""
+        for stream in self.waiting.values():
+            if stream.loaded is not None:
+                stream.loaded = None
+                stream.remaining_tokens = len(stream.message.prompt)
 
     # In the batch
 

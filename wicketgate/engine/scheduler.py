@@ -13,7 +13,8 @@ late (mlx_lm.server, which looks for work every 0.5 s, makes a short request wai
    that has waited for `OVERTAKE_RATIO` of its time in first-come order and `OVERTAKE_FLOOR_S` goes first in
    its class. What is left of a step's time goes to the next in order, so that short ones go side by side.
 5. When all places are taken, or memory is short, a more urgent class takes the place of a row of the least
-   urgent one, whose KV is held so that it goes on later without computing anything twice.
+   urgent one, whose KV is held so that it goes on later without computing anything twice, where the KV can
+   be cut back by a token: sliding windows are computed again.
 6. A stream on trial runs with nobody beside it.
 7. Warm jobs get the steps that nobody needs.
 """
@@ -53,7 +54,7 @@ FLOOR_TOKENS: Final = 16
 LEAST_SPLIT_TOKENS: Final = 64
 """Further prompts get a chunk in the same step only of so many tokens, or to the end: each has its cost."""
 WHOLE_RATIO: Final = 1.4
-"""A remainder that takes up to so many times the time there is goes through whole: cutting it costs a step."""
+"""A remainder that takes up to so many times the time there is goes through whole: a cut costs a step."""
 SHORT_TOKENS: Final = 64
 """Whole prompts of at most so many tokens go through the device side by side, padded to the longest."""
 IDLE_TARGETS: Final = 2.0
@@ -125,10 +126,20 @@ class _Draft:
 
     def actions(self) -> list[Action]:
         """Return who moves and who computes, in this order."""
+        most = self._limits.prefill_batch_size
+        self._fill(heapq.nsmallest(most, self._candidates(), key=self._rank))
+        if not (self._computes or self._moves):
+            # None of those that come first gets a place: whoever has one must get on, or nobody ever does.
+            self._fill(heapq.nsmallest(most, filter(self._has_place, self._candidates()), key=self._rank))
+        chunks: list[Action] = [Compute(tuple(self._chunks))] if self._chunks else []
+        return [*self._moves, *chunks, *self._scores]
+
+    def _fill(self, candidates: Iterable[Stream | ScoreJob]) -> None:
+        """Give the step's time to these, in order."""
         scene, limits = self._scene, self._limits
         time_s = chunk_time_s(limits, scene.pace) if scene.rows else _idle_s(limits)
         left = limits.prefill_step_tokens
-        for work in heapq.nsmallest(limits.prefill_batch_size, self._candidates(), key=self._rank):
+        for work in candidates:
             tokens = _tokens(scene, work, time_s, left)
             if not self._computes:
                 tokens = max(tokens, min(FLOOR_TOKENS, work.remaining_tokens))
@@ -142,8 +153,11 @@ class _Draft:
                 self._add(work, tokens)
                 time_s -= cost_s
                 left -= cost_tokens
-        chunks: list[Action] = [Compute(tuple(self._chunks))] if self._chunks else []
-        return [*self._moves, *chunks, *self._scores]
+
+    def _has_place(self, work: Stream | ScoreJob) -> bool:
+        """Say whether someone is in the batch, needs no place in it, or has the memory for it in hand."""
+        stream = self._scene.waiting.get(work.id)
+        return stream is None or stream.held is not None
 
     @property
     def _computes(self) -> bool:

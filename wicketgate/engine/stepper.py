@@ -118,6 +118,11 @@ class Stepper:
         """Whether there is something to do or to tell."""
         return self._roster.busy or bool(self._jobs.warm or self._jobs.scores) or self._roster.news.pending
 
+    @property
+    def fetches(self) -> bool:
+        """Whether KV is on its way from disk."""
+        return self._roster.fetches
+
     # What the gateway asks for
 
     def submit(self, message: Submit) -> None:
@@ -200,7 +205,7 @@ class Stepper:
         """
         began_s = self._clock()
         roster = self._roster
-        roster.collect()
+        roster.collect(began_s)
         if self._arrivals:
             self._expect()
         actions: tuple[Action, ...] = ()
@@ -230,7 +235,7 @@ class Stepper:
                     self._debt_s += (self._clock() - began_s) * self._limits.debt_per_chunk
                     self._decode()
                 case Start(key):
-                    roster.open(key, self._pace)
+                    roster.open(key, self._pace, now_s=self._clock())
                 case Compute(chunks):
                     # Told beforehand, so that one who kills the host is known to have begun.
                     self._tell_early(began_s, roster.news.started)
@@ -322,6 +327,9 @@ class Stepper:
         relief = self._relief = self._memory(use, kept_bytes=kept_bytes, now_s=self._clock())
         if relief.drain_pool:
             self._batch.drain_pool()
+        if not relief.admits:
+            self._jobs.drop_warm(roster.news)
+            roster.drop_loaded()
         if relief.evict_bytes:
             before_bytes = self._cache.size_bytes
             roster.news.evicted += self._cache.evict(relief.evict_bytes)

@@ -34,6 +34,8 @@ class Stream:
     """KV of a stream that gave way."""
     fetch: Fetch | None = None
     """KV on its way from disk."""
+    fetch_until_s: float = math.inf
+    """When it is waited for no longer."""
     fetched: bool = False
     """Whether the disk was asked; it is asked once."""
     loaded: Hit[object] | None = None
@@ -43,7 +45,7 @@ class Stream:
     saved_tokens: int = 0
     """Of its prompt, already in the prefix store."""
     preempted: bool = False
-    """Whether it gave way since its last token."""
+    """Whether it ever gave way."""
     faults: int = 0
     """Failures of the engine that it was part of."""
 

@@ -13,16 +13,16 @@ from wicketgate.engine.mlx.network import Network
 from wicketgate.engine.mlx.prefill import MlxPrefill, Prompt
 from wicketgate.engine.mlx.rows import Row
 from wicketgate.engine.mlx.sampling import row_state
-from wicketgate.engine.mlx.score import MlxScoring
+from wicketgate.engine.mlx.scoring import MlxScoring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wicketgate.engine.batch import Chunk, Emitted, Prefix
     from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.mlx.drafting import Speculation
     from wicketgate.engine.mlx.masks import Grammars, Mask
     from wicketgate.engine.mlx.rows import Group
-    from wicketgate.engine.mlx.speculation import Speculation
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.wire import Score, Submit
 

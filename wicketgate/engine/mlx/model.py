@@ -14,8 +14,8 @@ from mlx_lm.utils import load_config, load_model
 from wicketgate.engine.batch import Chunk
 from wicketgate.engine.memory import cache_limit, recommended_bytes
 from wicketgate.engine.mlx.adapter import MlxBatch
+from wicketgate.engine.mlx.drafting import open_speculation
 from wicketgate.engine.mlx.masks import Grammars
-from wicketgate.engine.mlx.speculation import open_speculation
 from wicketgate.engine.mlx.step_cost import measured_cost
 from wicketgate.engine.wire import PROTOCOL_VERSION, Ready, Submit
 from wicketgate.engine.wiring import set_wired, wired_bytes_for

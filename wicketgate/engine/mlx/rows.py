@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from wicketgate.engine.batch import Prefix
     from wicketgate.engine.drafts import Setting
     from wicketgate.engine.mlx.caches import Cache
+    from wicketgate.engine.mlx.drafting import Drafter, Plan, Speculation
     from wicketgate.engine.mlx.network import Network
     from wicketgate.engine.mlx.sampling import Drawn, RowState
-    from wicketgate.engine.mlx.speculation import Drafter, Plan, Speculation
     from wicketgate.engine.wire import Submit
 
 PATIENCE_PASSES: Final = 128

@@ -105,6 +105,10 @@ class Speculation:
         self._model_chance = 0.5
         self._began_s = 0.0
         self._ended_s = 0.0
+        self._drafting_s = 0.0
+        """How long a draft model worked in this step."""
+        self._drafted_s = 0.0
+        """And in the one before."""
 
     # What to draft
 
@@ -119,7 +123,10 @@ class Speculation:
         setting = self._choose(rows, is_read=True)
         if not setting.length:
             return None
+        began_s = self._clock() if setting.source == "model" else 0.0
         drafts = [self._draft(row, setting) for row in rows]
+        if setting.source == "model":
+            self._drafting_s += self._clock() - began_s
         return Plan(setting, drafts) if any(drafts) else None
 
     def _choose(self, rows: Sequence[Row], *, is_read: bool) -> Setting:
@@ -175,6 +182,9 @@ class Speculation:
         now_s = self._clock()
         step_s, idle_s = now_s - self._began_s, self._began_s - self._ended_s
         self._ended_s = now_s
+        # What was drafted in this step is part of the next pass, not of the one that was read.
+        step_s += self._drafted_s - self._drafting_s
+        self._drafted_s, self._drafting_s = self._drafting_s, 0.0
         if len(passes) != 1 or passes[0].setting is None or len(passes[0].rows) > MOST_ROWS:
             return
         if idle_s < IDLE_SHARE * step_s:
