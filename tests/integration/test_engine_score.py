@@ -109,7 +109,7 @@ SHAPES = {
     "labels of one token": (30, [5, 6, 7], [[3], [4], [5]]),
     "labels of several tokens only": (30, [5, 6, 7], [[3, 4], [4, 3, 9]]),
     "long items": (10, [150, 3, 90], LABELS[:3]),
-    "200 items": (20, [1 + number % 9 for number in range(200)], LABELS[:2]),
+    "80 items": (20, [1 + number % 9 for number in range(80)], LABELS[:2]),
 }
 
 
@@ -198,8 +198,8 @@ def test_no_step_computes_much_more_than_its_chunk(network: Network) -> None:
 
 
 def test_the_rows_side_by_side_are_bounded_by_bytes(network: Network, model: Any) -> None:
-    score = message(tokens(200, seed=1), [tokens(5, seed=number) for number in range(12)], LABELS)
-    row_bytes = 205 * network.kv_bytes_per_token
+    score = message(tokens(60, seed=1), [tokens(5, seed=number) for number in range(12)], LABELS)
+    row_bytes = 65 * network.kv_bytes_per_token
     few = MlxScoring(network, score, None, vocabulary_size=VOCABULARY, slice_bytes=3 * row_bytes)
     many = MlxScoring(network, score, None, vocabulary_size=VOCABULARY)
     counts = []
