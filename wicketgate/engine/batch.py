@@ -8,7 +8,7 @@ a row, and each decode step gives every row a token. All calls come from one thr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from wicketgate.engine.kv_store import Hit
     from wicketgate.engine.wire import Score, Submit, Token
+
+
+SHORT_PROMPT_TOKENS: Final = 64
+"""Whole prompts of at most so many tokens go through the device side by side, padded to the longest."""
 
 
 class DeviceError(RuntimeError):

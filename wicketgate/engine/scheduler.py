@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.engine.batch import Chunk
+from wicketgate.engine.batch import SHORT_PROMPT_TOKENS, Chunk
 from wicketgate.engine.scene import (
     DECODE,
     NOTHING,
@@ -55,8 +55,6 @@ LEAST_SPLIT_TOKENS: Final = 64
 """Further prompts get a chunk in the same step only of so many tokens, or to the end: each has its cost."""
 WHOLE_RATIO: Final = 1.4
 """A remainder that takes up to so many times the time there is goes through whole: a cut costs a step."""
-SHORT_TOKENS: Final = 64
-"""Whole prompts of at most so many tokens go through the device side by side, padded to the longest."""
 IDLE_TARGETS: Final = 2.0
 """With nobody decoding, how many targets long a chunk may take: what a request that arrives then waits."""
 WARM_CHUNK_S: Final = 0.04
@@ -251,7 +249,7 @@ def _tokens(scene: Scene, work: Stream | ScoreJob, time_s: float, most: int) -> 
 
 def is_short(work: Stream | ScoreJob, tokens: int) -> bool:
     """Say whether a chunk of so many tokens is a whole prompt that goes side by side with others."""
-    return work.context_tokens == 0 and tokens == work.remaining_tokens <= SHORT_TOKENS
+    return work.context_tokens == 0 and tokens == work.remaining_tokens <= SHORT_PROMPT_TOKENS
 
 
 def padded(lengths: Sequence[int]) -> int:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from wicketgate.engine.batch import DeviceError, Emitted, MemoryUse, Prefix, RowError
+from wicketgate.engine.batch import SHORT_PROMPT_TOKENS, DeviceError, Emitted, MemoryUse, Prefix, RowError
 from wicketgate.engine.memory import cache_limit
 from wicketgate.engine.plant import Plant, PlantParams, drawn_logprob, drawn_token
-from wicketgate.engine.scheduler import SHORT_TOKENS
 from wicketgate.engine.wire import PROTOCOL_VERSION, Ready, Submit, Token
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class SimulatedBatch:
         for chunk in chunks:
             row = self._rows[chunk.id]
             is_whole = row.computed_tokens == 0 and chunk.tokens == len(row.message.prompt)
-            if is_whole and chunk.tokens <= SHORT_TOKENS:
+            if is_whole and chunk.tokens <= SHORT_PROMPT_TOKENS:
                 side_by_side.append(chunk.tokens)
             else:
                 passes.append((1, chunk.tokens, row.computed_tokens))

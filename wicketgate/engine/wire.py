@@ -296,7 +296,11 @@ _from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost
 
 def encode(message: ToHost | FromHost) -> bytes:
     """Encode one message with its length in front."""
-    body = _encoder.encode(message)
+    return framed(_encoder.encode(message))
+
+
+def framed(body: bytes) -> bytes:
+    """Put its length in front of a message body, as `Splitter` takes it off."""
     return _LENGTH.pack(len(body)) + body
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 
-from wicketgate.engine.wire import Grammar  # noqa: TC001  msgspec reads the annotations
-
-_LENGTH = struct.Struct("<I")
+from wicketgate.engine.wire import Grammar, framed
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +59,7 @@ _state: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(State)
 
 def encode(message: ToMasks | State) -> bytes:
     """Encode one message with its length in front."""
-    body = _encoder.encode(message)
-    return _LENGTH.pack(len(body)) + body
+    return framed(_encoder.encode(message))
 
 
 def decode_to_masks(body: bytes) -> ToMasks:

@@ -10,10 +10,11 @@ eight of 32 tokens take half as long as one after another, of 128 hardly less (5
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from wicketgate.engine.batch import SHORT_PROMPT_TOKENS
 from wicketgate.engine.kv_store import MIN_REUSED_TOKENS
 from wicketgate.engine.mlx import caches
 from wicketgate.engine.mlx.network import begin
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from wicketgate.engine.kv_store import Hit
     from wicketgate.engine.mlx.caches import Cache
     from wicketgate.engine.mlx.network import Network
-
-SHORT_PROMPT_TOKENS: Final = 64
-"""Longer prompts gain nothing from going side by side."""
 
 
 @dataclass(slots=True, eq=False)
