@@ -32,6 +32,8 @@ MANY: Final = 12
 SESSIONS: Final = 10
 TURNS: Final = 5
 TURN_TOKENS: Final = 60
+SHORTEST_TOKENS: Final = 200
+"""Of the sessions whose memory is compared; each next one is longer."""
 ANSWER_TOKENS: Final = 40
 PINNED_TOKENS: Final = 1060
 GREEDY: Final = Sampling(max_tokens=2, seed=0, temperature=0.0, ignore_eos=True)
@@ -104,6 +106,30 @@ async def conversations(options: HostOptions, prompts: RandomPrompts) -> str:
     return f"{SESSIONS} sessions of {TURNS} turns: {100 * cached / asked:.1f} % of later prompts' tokens kept"
 
 
+async def memory_by_session(options: HostOptions, prompts: RandomPrompts, sessions: int) -> str:
+    """Return what so many sessions hold after a turn each, beside the formula, while they run and kept."""
+    sampling = Sampling(max_tokens=10 * ANSWER_TOKENS, seed=0, temperature=0.0, ignore_eos=True)
+    lengths = [SHORTEST_TOKENS + 150 * number for number in range(sessions)]
+    async with engine(options) as client:
+        streams = [client.submit(prompts.take(length), sampling) for length in lengths]
+        for stream in streams:
+            await stream.next()
+        running = await client.cache()
+        for stream in streams:
+            while isinstance(await stream.next(), TokenChunk):
+                pass
+        kept = await client.cache()
+    rows_formula = running.rows_tokens * running.kv_bytes_per_token
+    tokens = sum(entry.tokens for entry in kept.entries)
+    kept_formula = tokens * kept.kv_bytes_per_token
+    return (
+        f"{sessions} sessions: running {running.rows} rows, {running.rows_bytes / 2**20:.1f} MiB"
+        f" ({running.rows_bytes / max(1, rows_formula) - 1:+.1%} over the formula),"
+        f" kept {kept.memory_bytes / 2**20:.1f} MiB of {tokens} tokens"
+        f" ({kept.memory_bytes / kept_formula - 1:+.1%})"
+    )
+
+
 async def first_request(options: HostOptions, prompt: list[int]) -> float:
     """Return the first token's time of the first request after the start."""
     async with engine(options) as client:
@@ -117,6 +143,8 @@ async def measure(model: Path, kv: Path, lengths: list[int]) -> None:
         model=str(model), speculation="off", prefix_cache_bytes=2 << 30, kv_disk_bytes=8 << 30
     )
     print(await conversations(options, prompts), flush=True)
+    for sessions in (1, 5, 10):
+        print(await memory_by_session(options, prompts, sessions), flush=True)
     pinned = prompts.take(PINNED_TOKENS)
     saved = []
     for _ in range(RUNS):

@@ -16,21 +16,22 @@ import signal
 import statistics
 import sys
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.prompts import MODEL, training_prompts
-from wicketgate.engine.client import EngineClient, EngineParams, EngineState
+from tests.engines import START_S, running_engine, served
+from wicketgate.engine.client import EngineState
 from wicketgate.engine.options import HostOptions
 from wicketgate.errors import EngineFailedError
-from wicketgate.inference import Finished, FinishReason, Sampling, TokenChunk
+from wicketgate.inference import FinishReason, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from wicketgate.engine.client import EngineClient
 
 pytestmark = pytest.mark.anyio
 
@@ -39,9 +40,6 @@ FREEZES = int(os.environ.get("WICKETGATE_FREEZES", "1"))
 STREAMS = 32
 SERVICE_S = 3.0
 """Least time from Ready to the next harm."""
-START_S = 60.0
-PAUSE_S = 0.25
-"""A longer wait for a token is noted."""
 SEED = 20261121
 
 
@@ -72,38 +70,6 @@ class Seen:
         ]
 
 
-@asynccontextmanager
-async def engine(options: HostOptions) -> AsyncIterator[EngineClient]:
-    client = EngineClient(
-        EngineParams(options=options), on_step=lambda _step: None, on_state=lambda _state, _reason: None
-    )
-    async with asyncio.TaskGroup() as group:
-        group.create_task(client.run())
-        try:
-            await client.wait_ready(START_S)
-            yield client
-        finally:
-            await client.stop()
-
-
-async def served(
-    client: EngineClient,
-    prompt: list[int],
-    sampling: Sampling,
-    pauses: list[tuple[float, float]] | None = None,
-) -> tuple[list[int], Finished]:
-    stream = client.submit(prompt, sampling)
-    tokens: list[int] = []
-    last_s = None
-    while isinstance(part := await stream.next(), TokenChunk):
-        now_s = time.monotonic()
-        if pauses is not None and last_s is not None and now_s - last_s > PAUSE_S:
-            pauses.append((last_s, now_s))
-        last_s = now_s
-        tokens += part.tokens
-    return tokens, part
-
-
 async def cases(client: EngineClient, count: int, *, max_tokens: int) -> list[Case]:
     """Run requests alone, half of them greedy, half drawn with a seed."""
     prompts = training_prompts()
@@ -122,7 +88,7 @@ async def worker(client: EngineClient, work: list[Case], seen: Seen, done: async
     """Ask one request after the other until it is enough."""
     for number in range(1_000_000):
         case = work[number % len(work)]
-        answer, end = await served(client, case.prompt, case.sampling, seen.pauses)
+        answer, end = await served(client, case.prompt, case.sampling, pauses=seen.pauses)
         if end.reason is not FinishReason.LENGTH or answer != case.answer:
             pairs = zip(answer, case.answer, strict=False)
             same = next((at for at, (got, due) in enumerate(pairs) if got != due), len(answer))
@@ -154,7 +120,7 @@ async def test_32_streams_get_every_token_over_kills_and_freezes(
     chance.shuffle(harms)
     seen, done = Seen(), asyncio.Event()
     moments_s: dict[signal.Signals, list[float]] = {signal.SIGKILL: [], signal.SIGSTOP: []}
-    async with engine(HostOptions(model=str(MODEL))) as client:
+    async with running_engine(HostOptions(model=str(MODEL))) as client:
         work = await cases(client, 16, max_tokens=300)
         async with asyncio.TaskGroup() as group:
             for start in range(STREAMS):
@@ -215,12 +181,12 @@ def killing_model(folder: Path, token: int) -> Path:
 
 
 async def test_a_request_that_kills_the_host_fails_alone_among_16_innocent_ones(tmp_path: Path) -> None:
-    async with engine(HostOptions(model=str(MODEL))) as client:
+    async with running_engine(HostOptions(model=str(MODEL))) as client:
         work = await cases(client, 16, max_tokens=100)
     used = {token for case in work for token in (*case.prompt, *case.answer)}
     token = next(token for token in range(3, 1536) if token not in used)
     options = HostOptions(model=str(killing_model(tmp_path / "model", token)), trust_model_code=True)
-    async with engine(options) as client:
+    async with running_engine(options) as client:
         innocents = [asyncio.ensure_future(served(client, case.prompt, case.sampling)) for case in work]
         while client.load is None or client.load.rows < len(work):
             await asyncio.sleep(0.01)
