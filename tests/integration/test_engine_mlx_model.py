@@ -29,7 +29,7 @@ def test_a_model_with_code_of_its_own_is_not_run_unless_the_operator_says_so(tmp
 
 
 def test_a_warmed_up_model_has_measured_itself(demo_model: Path) -> None:
-    batch, ready = open_mlx(HostOptions(model=str(demo_model)), clock=time.monotonic)
+    batch, ready, _ = open_mlx(HostOptions(model=str(demo_model)), clock=time.monotonic)
 
     assert ready.full_chunk_s > 0
     assert batch.cost != StepCost()
@@ -40,7 +40,7 @@ def test_a_warmed_up_model_has_measured_itself(demo_model: Path) -> None:
 
 
 def test_without_prewarming_nothing_is_computed_and_the_costs_are_usual_ones(demo_model: Path) -> None:
-    batch, ready = open_mlx(HostOptions(model=str(demo_model), prewarm=False), clock=time.monotonic)
+    batch, ready, _ = open_mlx(HostOptions(model=str(demo_model), prewarm=False), clock=time.monotonic)
 
     assert ready.full_chunk_s == 0.0
     assert batch.cost == StepCost()
@@ -50,7 +50,7 @@ def test_without_prewarming_nothing_is_computed_and_the_costs_are_usual_ones(dem
 def test_any_context_can_be_warmed_up(demo_model: Path, context_tokens: int) -> None:
     options = HostOptions(model=str(demo_model), context_tokens=context_tokens)
 
-    batch, ready = open_mlx(options, clock=time.monotonic)
+    batch, ready, _ = open_mlx(options, clock=time.monotonic)
 
     assert batch.context_tokens == ready.context_tokens == context_tokens
 
@@ -58,7 +58,7 @@ def test_any_context_can_be_warmed_up(demo_model: Path, context_tokens: int) -> 
 def test_safe_mode_halves_what_new_requests_get_and_leaves_streams_their_context(demo_model: Path) -> None:
     options = HostOptions(model=str(demo_model), context_tokens=600, safe_mode=True, prewarm=False)
 
-    batch, ready = open_mlx(options, clock=time.monotonic)
+    batch, ready, _ = open_mlx(options, clock=time.monotonic)
 
     assert (batch.context_tokens, ready.context_tokens) == (600, 300)
 
@@ -67,7 +67,7 @@ def test_a_grammar_binds_its_own_row_and_leaves_its_neighbours_alone(demo_model:
     from mlx_lm.utils import load_model
     from tokenizers import Tokenizer
 
-    batch, ready = open_mlx(HostOptions(model=str(demo_model), prewarm=False), clock=time.monotonic)
+    batch, ready, _ = open_mlx(HostOptions(model=str(demo_model), prewarm=False), clock=time.monotonic)
     tokenizer = Tokenizer.from_file(str(demo_model / "tokenizer.json"))
     prompts = {key: [(key * 13 + at) % 1000 for at in range(20)] for key in (1, 2, 3)}
     driver = Driver(batch)

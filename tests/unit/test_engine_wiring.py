@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from wicketgate.engine.wiring import Wiring, set_wired, wired_bytes_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GB = 1 << 30
 SEQUOIA = (15, 5)
@@ -95,22 +100,40 @@ def test_ours_is_in_force_again_after_two_generators_were_closed_in_the_wrong_or
     assert device.wired == 13 * GB
 
 
-def test_nothing_is_wired_between_a_sleep_and_a_probe_that_went_well() -> None:
-    wiring = Wiring(13 * GB)
+def test_after_a_sleep_nothing_is_wired_until_a_probe_went_well() -> None:
+    device = FakeDevice(21 * GB)
+    wiring = Wiring(device.set_wired_limit, 13 * GB)
+    during: list[int] = []
 
-    wiring.slept()
-    during = wiring.bytes
-    wiring.probed(is_well=True)
+    def probe() -> bool:
+        during.append(device.wired)
+        return True
 
-    assert (during, wiring.bytes) == (0, 13 * GB)
+    wiring.woke(probe)
+
+    assert during == [0]
+    assert device.wired == wiring.bytes == 13 * GB
 
 
-def test_nothing_is_ever_wired_again_after_a_probe_that_failed() -> None:
-    wiring = Wiring(13 * GB)
-    wiring.slept()
+def _broken() -> bool:
+    raise RuntimeError("the device was lost")
 
-    wiring.probed(is_well=False)
-    wiring.slept()
-    wiring.probed(is_well=True)
 
-    assert wiring.bytes == 0
+@pytest.mark.parametrize("probe", [lambda: False, _broken])
+def test_after_a_probe_that_failed_nothing_is_ever_wired_again(probe: Callable[[], bool]) -> None:
+    device = FakeDevice(21 * GB)
+    wiring = Wiring(device.set_wired_limit, 13 * GB)
+
+    wiring.woke(probe)
+    wiring.woke(lambda: True)
+
+    assert device.wired == wiring.bytes == 0
+
+
+def test_where_nothing_was_wired_a_sleep_asks_nothing_of_the_device() -> None:
+    asked: list[int] = []
+    wiring = Wiring(asked.append, 0)
+
+    wiring.woke(lambda: True)
+
+    assert asked == []

@@ -45,6 +45,8 @@ class Engine:
     """Asks the system what it counts for this process."""
     pressure: Callable[[], int] = lambda: 0
     """Asks how short of memory the system is: 0 normal, 1 warning, 2 critical."""
+    woke: Callable[[], None] = lambda: None
+    """Told that the machine slept."""
 
 
 def build(engine: Engine, cache: KvCache, options: HostOptions, *, clock: Callable[[], float]) -> Stepper:

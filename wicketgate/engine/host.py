@@ -42,7 +42,8 @@ from wicketgate.engine.wire import (
     decode_to_host,
     encode,
 )
-from wicketgate.platform import mac, process_memory_bytes, usable_memory_bytes
+from wicketgate.platform import mac, process_memory_bytes, sleeping_clock, usable_memory_bytes
+from wicketgate.sleep import SleepWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,8 +124,10 @@ class Line:
         return [decode_to_host(body) for body in bodies]
 
 
-def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
-    """Step until the gateway says stop or is gone."""
+def serve(
+    line: Line, stepper: Stepper, *, clock: Callable[[], float], sleeps: SleepWatch, woke: Callable[[], None]
+) -> None:
+    """Step until the gateway says stop or is gone; after a sleep `woke` comes before any computation."""
     stepper.tell = line.send
     sent_s = worked_s = clock()
     wait_s = 0.0
@@ -133,6 +136,8 @@ def serve(line: Line, stepper: Stepper, *, clock: Callable[[], float]) -> None:
             if isinstance(message, Stop):
                 return
             _apply(message, stepper, line)
+        if sleeps.slept_s():
+            woke()
         working = stepper.busy and not line.clogged
         if working:
             step = stepper.step()
@@ -175,10 +180,11 @@ def open_engine(options: HostOptions) -> Engine:
 
         plant, said = open_simulated(options, clock=time.monotonic, sleep=time.sleep)
         return Engine(batch=plant, ready=said, limit_bytes=options.memory_bytes or plant.device_bytes)
+    from wicketgate.engine.mlx.device import works
     from wicketgate.engine.mlx.kv_files import KvFiles, model_identity
     from wicketgate.engine.mlx.model import open_mlx
 
-    batch, ready = open_mlx(options, clock=time.monotonic)
+    batch, ready, wiring = open_mlx(options, clock=time.monotonic)
     identity = model_identity(Path(options.model))
     machine = mac()
     if machine is not None:
@@ -190,6 +196,7 @@ def open_engine(options: HostOptions) -> Engine:
         codec=KvFiles(batch.network.model, identity=identity, bits=options.kv_disk_bits),
         footprint=lambda: process_memory_bytes(os.getpid(), this_mac=machine),
         pressure=lambda: 0 if machine is None else machine.memory_pressure() or 0,
+        woke=lambda: wiring.woke(works),
     )
 
 
@@ -226,7 +233,8 @@ def run(line: Line, options: HostOptions) -> None:
             prewarm(engine, cache, options)
         stepper = build(engine, cache, options, clock=clock)
         line.send(engine.ready)
-        serve(line, stepper, clock=clock)
+        sleeps = SleepWatch(awake=clock, always=sleeping_clock())
+        serve(line, stepper, clock=clock, sleeps=sleeps, woke=engine.woke)
     finally:
         cache.close(CLOSE_S)
 

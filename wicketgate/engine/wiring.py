@@ -62,20 +62,29 @@ class Wiring:
     Waking with wired memory has preceded kernel panics (omlx#978).
 
     Args:
+        set_limit: `mx.set_wired_limit`.
         wanted_bytes: What `wired_bytes_for` decided.
     """
 
-    def __init__(self, wanted_bytes: int) -> None:
-        self._wanted_bytes = wanted_bytes
-        self.bytes = wanted_bytes
-        """What should be wired now."""
+    def __init__(self, set_limit: Callable[[int], object], wanted_bytes: int) -> None:
+        self._set_limit = set_limit
+        self.bytes = set_wired(set_limit, wanted_bytes) if wanted_bytes else 0
+        """What is wired now."""
 
-    def slept(self) -> None:
-        """Note that the machine slept; wire nothing until a probe has run."""
-        self.bytes = 0
+    def woke(self, probe: Callable[[], bool]) -> None:
+        """
+        Wire nothing after a sleep, and again what was wired once a small computation went well.
 
-    def probed(self, *, is_well: bool) -> None:
-        """Note how a small computation after the sleep went; after a failure nothing is wired any more."""
-        if not is_well:
-            self._wanted_bytes = 0
-        self.bytes = self._wanted_bytes
+        Args:
+            probe: Computes something; False, or a RuntimeError, keeps everything unwired from now on.
+        """
+        if not self.bytes:
+            return
+        wanted_bytes, self.bytes = self.bytes, 0
+        self._set_limit(0)
+        try:
+            is_well = probe()
+        except RuntimeError:
+            is_well = False
+        if is_well:
+            self.bytes = set_wired(self._set_limit, wanted_bytes)

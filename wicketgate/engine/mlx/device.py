@@ -1,7 +1,8 @@
 """
-Prints what mlx says of this machine as one JSON object, for a process that must not load mlx itself.
+Whether the device computes, and what mlx says of it.
 
-Run as `python -m wicketgate.engine.mlx.device`: where mlx cannot start, only this child ends.
+A process that must not load mlx itself runs `python -m wicketgate.engine.mlx.device` and reads one JSON
+object: where mlx cannot start, only that child ends.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ import sys
 import mlx.core as mx
 
 
-def main() -> int:
+def works() -> bool:
     """Compute something small, so that a device that only looks well is found out."""
-    device = {name: value for name, value in mx.device_info().items() if isinstance(value, int | str)}
     ones = mx.ones((8, 8))
-    works = (ones @ ones).sum().item() == 512
-    sys.stdout.write(json.dumps({"device": device, "has_gpu": mx.device_count(mx.gpu) > 0, "works": works}))
+    return bool((ones @ ones).sum().item() == 512)
+
+
+def main() -> int:
+    """Print what is known of the device."""
+    device = {name: value for name, value in mx.device_info().items() if isinstance(value, int | str)}
+    has_gpu = mx.device_count(mx.gpu) > 0
+    sys.stdout.write(json.dumps({"device": device, "has_gpu": has_gpu, "works": works()}))
     return 0
 
 

@@ -18,7 +18,7 @@ from wicketgate.engine.mlx.drafting import open_speculation
 from wicketgate.engine.mlx.masks import Grammars
 from wicketgate.engine.mlx.step_cost import measured_cost
 from wicketgate.engine.wire import PROTOCOL_VERSION, Ready, Submit
-from wicketgate.engine.wiring import set_wired, wired_bytes_for
+from wicketgate.engine.wiring import Wiring, wired_bytes_for
 from wicketgate.platform import blas_in_use, macos_version
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ class ForeignCodeError(ValueError):
         self.module = module
 
 
-def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBatch, Ready]:
+def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBatch, Ready, Wiring]:
     """
-    Load the model, and unless prewarm is off compute a request and a full chunk: later nothing is new.
+    Load the model, wire what should be, and unless prewarm is off compute a request and a full chunk.
+
+    Later nothing is new.
 
     Raises:
         ForeignCodeError: the model needs `trust_model_code`.
@@ -73,7 +75,7 @@ def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBa
         grammars=Grammars(Path(options.model), vocabulary_size=vocabulary_size, eos_token_ids=eos_token_ids),
         speculation=open_speculation(options, vocabulary_size=vocabulary_size, clock=clock),
     )
-    _wire(options, weights_bytes)
+    wiring = Wiring(mx.set_wired_limit, _wired_bytes(options, weights_bytes))
     full_chunk_s = 0.0
     if options.prewarm:
         full_chunk_s = _warm_up(batch, options, clock=clock)
@@ -95,7 +97,7 @@ def open_mlx(options: HostOptions, *, clock: Callable[[], float]) -> tuple[MlxBa
         runtime=f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}",
         blas=blas_in_use(),
     )
-    return batch, ready
+    return batch, ready, wiring
 
 
 def _load(options: HostOptions) -> tuple[Any, dict[str, Any]]:
@@ -107,16 +109,14 @@ def _load(options: HostOptions) -> tuple[Any, dict[str, Any]]:
     return loaded
 
 
-def _wire(options: HostOptions, weights_bytes: int) -> None:
-    wired_bytes = wired_bytes_for(
+def _wired_bytes(options: HostOptions, weights_bytes: int) -> int:
+    return wired_bytes_for(
         options.wired_bytes,
         weights_bytes=weights_bytes,
         recommended=recommended_bytes(mx.device_info()),
         macos=macos_version(),
         safe_mode=options.safe_mode,
     )
-    if wired_bytes:
-        set_wired(mx.set_wired_limit, wired_bytes)
 
 
 def _context_tokens(text: dict[str, Any], options: HostOptions) -> int:
