@@ -9,18 +9,37 @@ what flagd does since core 2.0, so any flagd client in any language agrees with 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import mmh3
 
 from rollout.spec import FULL_MILLIPERCENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = "murmur3-cbor/1"
 """Names the algorithm: another one would move keys to other buckets."""
 
 BUCKETS = 2**32
 
+bucket_of_encoded: Callable[[bytes], int] = mmh3.mmh3_32_uintdigest
+"""Finds the bucket of `flag_head(flag) + cbor_text(key)`; an alias, for one call more doubles its cost."""
+
 _ARRAY_OF_TWO = b"\x82"
 _TEXT = 0x60
-_SHORT_HEADS = tuple(bytes((_TEXT | length,)) for length in range(24))
+
+
+def _text_head(size_bytes: int) -> bytes:
+    if size_bytes < 24:
+        return bytes((_TEXT | size_bytes,))
+    for more, width in ((24, 1), (25, 2)):
+        if size_bytes < 1 << (8 * width):
+            return bytes((_TEXT | more,)) + size_bytes.to_bytes(width, "big")
+    return bytes((_TEXT | 26,)) + size_bytes.to_bytes(4, "big")
+
+
+_HEADS = tuple(_text_head(size_bytes) for size_bytes in range(256))
 
 
 def cbor_text(text: str) -> bytes:
@@ -35,15 +54,10 @@ def cbor_text(text: str) -> bytes:
     """
     try:
         raw = text.encode()
-    except UnicodeEncodeError:
+        return _HEADS[len(raw)] + raw
+    except (UnicodeEncodeError, IndexError):
         raw = text.encode("utf-8", "surrogatepass")
-    length = len(raw)
-    if length < 24:
-        return _SHORT_HEADS[length] + raw
-    for more, width in ((24, 1), (25, 2)):
-        if length < 1 << (8 * width):
-            return bytes((_TEXT | more,)) + length.to_bytes(width, "big") + raw
-    return bytes((_TEXT | 26,)) + length.to_bytes(4, "big") + raw
+        return _text_head(len(raw)) + raw
 
 
 def flag_head(flag: str) -> bytes:
@@ -59,11 +73,6 @@ def bucket(flag: str, key: str) -> int:
         0 to 2^32 - 1, the same in every process and on every machine.
     """
     return bucket_of_encoded(flag_head(flag) + cbor_text(key))
-
-
-def bucket_of_encoded(encoded: bytes) -> int:
-    """Find the bucket of `flag_head(flag) + cbor_text(key)`, for callers that keep the two parts."""
-    return mmh3.mmh3_32_uintdigest(encoded, 0)
 
 
 def threshold(share_millipercent: int) -> int:

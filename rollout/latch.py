@@ -32,7 +32,8 @@ def rolled_back(
         reason: Why.
 
     Returns:
-        The new document, at 0 % and with the stage that it was at; None where it is rolled back already.
+        The new document, at 0 % and with the stage that it was at, whose evidence stays
+        in sight; None where it is rolled back already.
     """
     if document.get("phase") == ROLLED_BACK:
         return None
@@ -40,8 +41,8 @@ def rolled_back(
         "phase": ROLLED_BACK,
         "stage": document.get("stage"),
         "share_millipercent": 0,
-        "held_s": 0.0,
-        "running_since_unix_s": None,
+        "compress": 1.0,
+        "entered_unix_s": document.get("entered_unix_s"),
         "cause": ROLLBACK,
         "actor": actor,
         "reason": reason,

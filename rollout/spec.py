@@ -22,14 +22,16 @@ class SpecError(ValueError):
     Args:
         path: Where it stands below `phase4_rollout`, such as `ttft_pipeline.rollout_percentage`.
         value: What stands there.
-        message: What it must be, and what to do.
+        message: What it must be.
+        fix: What to do; empty where the message says it.
     """
 
-    def __init__(self, *, path: str, value: object, message: str) -> None:
+    def __init__(self, *, path: str, value: object, message: str, fix: str = "") -> None:
         super().__init__(f"{path} {message}")
         self.path = path
         self.value = value
         self.message = message
+        self.fix = fix
 
 
 class Mode(StrEnum):
@@ -51,15 +53,42 @@ class Key(StrEnum):
     CONNECTION = "connection"
 
 
+class Expectation(StrEnum):
+    """What a feature is there to improve."""
+
+    TTFT = "ttft"
+    THROUGHPUT = "throughput"
+
+
+class Trouble(StrEnum):
+    """What a stage may ask to be without."""
+
+    VIOLATION = "violation"
+    """An objective was violated."""
+    RESOURCE = "resource"
+    """Memory ran short."""
+    INCIDENT = "incident"
+    """An engine host died, or failures came in both arms."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One percentage step of a staged rollout."""
+    """One percentage step of a staged rollout, and what it takes to leave it upward."""
 
     name: str
     percentage: float
     """Share of this stage, above 0 and at most 100, three decimals."""
     hold_s: float | None = None
     """How long the stage must be watched before it is left upward; None for the last one."""
+    promote_below_percent: float = 0.1
+    """A failure rate of so much or more must be excluded."""
+    faster_ttft: bool = False
+    """The first token must come sooner than control's, of a feature that is expected to improve that."""
+    throughput_gain_percent: float = 0.0
+    """Tokens must come so much faster than control's, of a feature that is expected to; 0 asks nothing."""
+    quiet: tuple[Trouble, ...] = ()
+    """Troubles that may not have happened in the last `quiet_s` of the hold."""
+    quiet_s: float = 24 * 3600.0
 
     @property
     def share_millipercent(self) -> int:
@@ -68,12 +97,19 @@ class Stage:
 
 
 DEFAULT_STAGES = (
-    Stage(name="canary", percentage=1.0, hold_s=24 * 3600.0),
-    Stage(name="early", percentage=10.0, hold_s=48 * 3600.0),
-    Stage(name="mid", percentage=50.0, hold_s=72 * 3600.0),
+    # 1 % of the traffic of a day cannot certify 0.1 %: 5 390 clean requests are needed, and 1 076 for 0.5 %.
+    Stage(name="canary", percentage=1.0, hold_s=24 * 3600.0, promote_below_percent=0.5, faster_ttft=True),
+    Stage(
+        name="early",
+        percentage=10.0,
+        hold_s=48 * 3600.0,
+        throughput_gain_percent=30.0,
+        quiet=(Trouble.RESOURCE,),
+    ),
+    Stage(name="mid", percentage=50.0, hold_s=72 * 3600.0, quiet=tuple(Trouble)),
     Stage(name="full", percentage=100.0),
 )
-"""The requirement's four steps."""
+"""The requirement's four steps, with its criteria."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +124,8 @@ class Feature:
     key: Key = Key.SESSION
     requires: tuple[str, ...] = ()
     """Features that must be on for the same key."""
+    expects: tuple[Expectation, ...] = tuple(Expectation)
+    """What it must improve where a stage asks for it."""
     settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     """The feature's own settings; not read here."""
 
@@ -110,6 +148,8 @@ class Spec:
     stages: tuple[Stage, ...] = DEFAULT_STAGES
     kill_switch: bool = False
     """True puts every feature off."""
+    promotes: bool = True
+    """A stage that has served its hold and met its criteria is left upward without being told to."""
 
     def __post_init__(self) -> None:
         """Refuse stages that do not rise and prerequisites that cannot be met."""
@@ -150,21 +190,25 @@ def _check_percentage(value: float, *, path: str) -> None:
     if isinstance(value, bool) or not 0 <= value <= 100:  # `not` also refuses NaN
         raise SpecError(path=path, value=value, message=f"is {value}; it must be between 0 and 100.")
     if abs(value * MILLIPERCENT - millipercent(value)) > 1e-6:
-        raise SpecError(path=path, value=value, message=f"is {value}; it may have three decimals at most.")
+        message, fix = f"is {value}; it may have three decimals at most.", f"write {value:.3f}"
+        raise SpecError(path=path, value=value, message=message, fix=fix)
 
 
 def _check_stages(stages: tuple[Stage, ...]) -> None:
     if not stages:
-        raise SpecError(path="stages", value=stages, message="is empty; name at least one stage.")
+        fix = "add a stage, or remove the line for the default ones"
+        raise SpecError(path="stages", value=stages, message="is empty; name at least one stage.", fix=fix)
     before: Stage | None = None
     for index, stage in enumerate(stages):
         path = f"stages.{index}"
         _check_percentage(stage.percentage, path=f"{path}.percentage")
         if stage.percentage == 0:
-            raise SpecError(path=f"{path}.percentage", value=0, message="is 0; a stage must let some in.")
+            message, fix = "is 0; a stage must let some in.", "write a percentage above 0"
+            raise SpecError(path=f"{path}.percentage", value=0, message=message, fix=fix)
         if any(stage.name == other.name for other in stages[:index]):
             message = f"is {stage.name}, which an earlier stage has; names of stages must differ."
-            raise SpecError(path=f"{path}.name", value=stage.name, message=message)
+            fix = "choose another name"
+            raise SpecError(path=f"{path}.name", value=stage.name, message=message, fix=fix)
         if before is not None and stage.percentage <= before.percentage:
             message = (
                 f"is {stage.percentage:g}: stage {stage.name} ({stage.percentage:g} %) comes after "
@@ -174,6 +218,10 @@ def _check_stages(stages: tuple[Stage, ...]) -> None:
         if stage.hold_s is not None and not 0 <= stage.hold_s < float("inf"):
             message = f"is {stage.hold_s}; a hold must be at least 0 seconds."
             raise SpecError(path=f"{path}.hold_s", value=stage.hold_s, message=message)
+        if not 0 < stage.promote_below_percent <= 100:
+            message = f"is {stage.promote_below_percent:g}; it must be above 0 and at most 100."
+            path += ".promote_below_percent"
+            raise SpecError(path=path, value=stage.promote_below_percent, message=message)
         before = stage
 
 

@@ -3,7 +3,8 @@ The stage machine of one feature.
 
 Theory of operation: `TRANSITIONS` says which input is possible in which phase; what is not in it is refused
 and nothing changes. The ledger keeps a `State` per feature; `apply` makes the next one. What share follows
-from it is said in shares.py.
+from it is said in shares.py, and whether a stage may be left upward in verdict.py: `apply` promotes whoever
+asks, so whoever asks looks at the verdict first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Phase(StrEnum):
     RUNNING = "running"
     """At a stage, and its hold is being served."""
     HOLDING = "holding"
-    """At a stage whose hold is served; waits for `promote`."""
+    """At a stage that may not be left upward yet; the reason says what is missing."""
     PAUSED = "paused"
     """At a stage, the share stays, the hold clock stands."""
     COMPLETE = "complete"
@@ -48,7 +49,7 @@ class Input(StrEnum):
     STOP = "stop"
     RESET = "reset"
     ROLLBACK = "rollback"
-    HOLD_SERVED = "hold_served"
+    HOLD = "hold"
 
 
 TRANSITIONS: dict[tuple[Phase, Input], Phase] = {
@@ -59,7 +60,7 @@ TRANSITIONS: dict[tuple[Phase, Input], Phase] = {
     (Phase.RUNNING, Input.PAUSE): Phase.PAUSED,
     (Phase.RUNNING, Input.STOP): Phase.OFF,
     (Phase.RUNNING, Input.ROLLBACK): Phase.ROLLED_BACK,
-    (Phase.RUNNING, Input.HOLD_SERVED): Phase.HOLDING,
+    (Phase.RUNNING, Input.HOLD): Phase.HOLDING,
     (Phase.HOLDING, Input.PROMOTE): Phase.RUNNING,
     (Phase.HOLDING, Input.PAUSE): Phase.PAUSED,
     (Phase.HOLDING, Input.STOP): Phase.OFF,
@@ -104,17 +105,6 @@ class TransitionError(ValueError):
         """The inputs that are possible."""
 
 
-class HoldNotServedError(ValueError):
-    """A stage must be watched longer before it is left upward, or left by force; nothing changes."""
-
-    def __init__(self, *, feature: str, stage: str, held_s: float, hold_s: float) -> None:
-        super().__init__(f"{feature} has served {held_s:.0f} s of {hold_s:.0f} s at {stage}")
-        self.feature = feature
-        self.stage = stage
-        self.held_s = held_s
-        self.hold_s = hold_s
-
-
 class UnknownStageError(ValueError):
     """No stage has that name."""
 
@@ -136,21 +126,20 @@ class State:
     """The stage that it is at; of a rolled back feature, the one that it was at."""
     share_millipercent: int = 0
     """The stage's share in thousandths of a percent, before ceiling and kill switch."""
-    held_s: float = 0.0
-    """Hold served at this stage before `running_since_unix_s`."""
-    running_since_unix_s: float | None = None
-    """Since when the hold clock runs; None while it stands."""
+    compress: float = 1.0
+    """By how much holds are shortened, to rehearse a schedule of days in minutes; at least 1."""
+    entered_unix_s: float | None = None
+    """When it came to its stage, or a direct feature was reset; the evidence of that time belongs to it."""
     cause: Input | None = None
     """The input that made this state."""
     actor: str = ""
     reason: str = ""
     updated_unix_s: float | None = None
 
-    def served_s(self, *, now_unix_s: float) -> float:
-        """Tell how much of the stage's hold is served; a clock set back takes nothing away."""
-        if self.running_since_unix_s is None:
-            return self.held_s
-        return self.held_s + max(0.0, now_unix_s - self.running_since_unix_s)
+    def __post_init__(self) -> None:
+        """Refuse to make holds longer, or none at all."""
+        if not 1 <= self.compress < float("inf"):
+            raise ValueError(f"compress of {self.feature} must be at least 1, got {self.compress}")
 
     def document(self) -> dict[str, object]:
         """Return what the ledger writes down; feature and revision are the ledger's own."""
@@ -158,13 +147,18 @@ class State:
             "phase": str(self.phase),
             "stage": self.stage,
             "share_millipercent": self.share_millipercent,
-            "held_s": self.held_s,
-            "running_since_unix_s": self.running_since_unix_s,
+            "compress": self.compress,
+            "entered_unix_s": self.entered_unix_s,
             "cause": None if self.cause is None else str(self.cause),
             "actor": self.actor,
             "reason": self.reason,
             "updated_unix_s": self.updated_unix_s,
         }
+
+
+_OF_OLD = frozenset({"held_s", "running_since_unix_s"})
+"""Fields of rows that were written while the ledger kept the hold clock."""
+_INPUTS_OF_OLD = {"hold_served": Input.HOLD}
 
 
 def state_from(feature: str, revision: int, document: Mapping[str, object]) -> State:
@@ -176,11 +170,11 @@ def state_from(feature: str, revision: int, document: Mapping[str, object]) -> S
     """
     if not document:
         return State(feature=feature, revision=revision)
-    fields = dict(document)
+    fields = {name: value for name, value in document.items() if name not in _OF_OLD}
     try:
         phase = Phase(str(fields.pop("phase")))
         cause = fields.pop("cause")
-        known_cause = None if cause is None else Input(str(cause))
+        known_cause = None if cause is None else _INPUTS_OF_OLD.get(str(cause)) or Input(str(cause))
         return State(feature=feature, revision=revision, phase=phase, cause=known_cause, **fields)  # type: ignore[arg-type]  # written by document()
     except (KeyError, TypeError) as error:
         raise ValueError(f"state of {feature} at revision {revision} is not readable: {error}") from error
@@ -200,23 +194,22 @@ def apply(
     actor: str,
     reason: str = "",
     at_stage: str | None = None,
-    force: bool = False,
+    compress: float = 1.0,
 ) -> State:
     """Make the next state of a feature that the spec declares.
 
     Args:
         state: Where it stands, `given` what happens, `spec` its mode and the stages.
-        now_unix_s: Wall time, for the hold clock and the record.
+        now_unix_s: Wall time, for the record.
         actor: Who does it; `reason` is why, in his words.
         at_stage: Where `start` begins; None is the first stage.
-        force: Promote although the hold is not served.
+        compress: By how much a rollout that is started shortens its holds; at least 1.
 
     Returns:
         The next state, with the old revision; the same object where nothing changes.
 
     Raises:
         TransitionError: not possible in this phase or mode.
-        HoldNotServedError: promoted too early without force.
         UnknownStageError: `at_stage` is no stage.
     """
     mode = spec.features[state.feature].mode
@@ -227,20 +220,17 @@ def apply(
     phase = TRANSITIONS[state.phase, given]
     if phase is state.phase and given is not Input.PROMOTE:
         return state
-    if given is Input.PROMOTE and not force:
-        _check_hold(state, spec=spec, now_unix_s=now_unix_s)
     record = replace(state, phase=phase, cause=given, actor=actor, reason=reason, updated_unix_s=now_unix_s)
     match given:
         case Input.START:
-            return _enter(record, _stage_named(at_stage, spec), spec=spec)
+            return _enter(replace(record, compress=compress), _stage_named(at_stage, spec), spec=spec)
         case Input.PROMOTE:
             return _enter(record, next_stage(state, spec), spec=spec)
-        case Input.RESUME:
-            return replace(record, running_since_unix_s=now_unix_s)
-        case Input.PAUSE | Input.HOLD_SERVED:
-            return replace(record, held_s=state.served_s(now_unix_s=now_unix_s), running_since_unix_s=None)
+        case Input.RESUME | Input.PAUSE | Input.HOLD:
+            return record
         case _:  # stop, reset
-            return replace(record, stage=None, share_millipercent=0, held_s=0.0, running_since_unix_s=None)
+            entered = now_unix_s if given is Input.RESET else None
+            return replace(record, stage=None, share_millipercent=0, compress=1.0, entered_unix_s=entered)
 
 
 def roll_back(state: State, *, now_unix_s: float, actor: str, reason: str) -> State:
@@ -266,18 +256,13 @@ def current_stage(state: State, spec: Spec) -> Stage | None:
     return next((each for each in spec.stages if each.name == state.stage), None)
 
 
-def hold_s(state: State, spec: Spec) -> float:
-    """Tell how long the stage of a state must be watched; 0 where nothing says so."""
+def stage_in_force(state: State, spec: Spec) -> Stage | None:
+    """Return `current_stage` with its times as this rollout serves them: divided by `compress`."""
     stage = current_stage(state, spec)
-    return 0.0 if stage is None or stage.hold_s is None else stage.hold_s
-
-
-def _check_hold(state: State, *, spec: Spec, now_unix_s: float) -> None:
-    needed_s = hold_s(state, spec)
-    served_s = state.served_s(now_unix_s=now_unix_s)
-    if state.phase is not Phase.HOLDING and served_s < needed_s:
-        stage = str(state.stage)
-        raise HoldNotServedError(feature=state.feature, stage=stage, held_s=served_s, hold_s=needed_s)
+    if stage is None or state.compress == 1:
+        return stage
+    hold_s = None if stage.hold_s is None else stage.hold_s / state.compress
+    return replace(stage, hold_s=hold_s, quiet_s=stage.quiet_s / state.compress)
 
 
 def _stage_named(name: str | None, spec: Spec) -> Stage:
@@ -291,14 +276,8 @@ def _stage_named(name: str | None, spec: Spec) -> Stage:
 
 def _enter(record: State, stage: Stage | None, *, spec: Spec) -> State:
     """Put a feature at a stage, its hold unserved; None is the top of stages that were edited away."""
+    entered = replace(record, entered_unix_s=record.updated_unix_s)
     if stage is None:
-        return replace(record, phase=Phase.COMPLETE, held_s=0.0, running_since_unix_s=None)
-    complete = stage is spec.stages[-1]
-    return replace(
-        record,
-        phase=Phase.COMPLETE if complete else Phase.RUNNING,
-        stage=stage.name,
-        share_millipercent=stage.share_millipercent,
-        held_s=0.0,
-        running_since_unix_s=None if complete else record.updated_unix_s,
-    )
+        return replace(entered, phase=Phase.COMPLETE)
+    phase = Phase.COMPLETE if stage is spec.stages[-1] else Phase.RUNNING
+    return replace(entered, phase=phase, stage=stage.name, share_millipercent=stage.share_millipercent)

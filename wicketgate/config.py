@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from rollout.spec import did_you_mean
-from wicketgate.config_cores import FEATURES, SAMPLE_RATE
 from wicketgate.config_document import (
     LARGEST_BYTES,
     Document,
@@ -22,7 +21,8 @@ from wicketgate.config_document import (
 )
 from wicketgate.config_faults import ConfigurationFaultsError, Fault
 from wicketgate.config_fields import CONTRADICTION, to_percent
-from wicketgate.config_keys import Key, key_at, keys_of, names_at
+from wicketgate.config_keys import Key, by_path, key_at, names_at
+from wicketgate.config_rollout import FEATURES, SAMPLE_RATE
 from wicketgate.config_schema import RuntimeConfig
 
 if TYPE_CHECKING:
@@ -177,7 +177,9 @@ def _misfit(key: Key, path: KeyPath, details: ErrorDetails, document: Document) 
         return f"{subject}; it must be {key.bounds}.", f"write a value {key.bounds}"
     wanted = (", " if "," in key.phrase else " ").join(filter(None, (key.phrase, key.bounds)))
     if key.unit == "ratio" and isinstance(details["input"], str):
-        return f"{subject}; it must be {wanted}.", "write 0.9 for 90 %"
+        percent = to_percent(details["input"])
+        example = percent if isinstance(percent, float) else 90
+        return f"{subject}; it must be {wanted}.", f"write {example / 100:g} for {example:g} %"
     if key.listed and place.text:
         return f"{subject}; it must be {wanted}.", f"write [{place.text}]"
     if key.phrase == "text" and place.text:
@@ -195,15 +197,15 @@ def _unknown(document: Document, path: KeyPath) -> Fault:
         if above == ("phase4_rollout",) and isinstance(_at(document.tree, path), dict)
         else "setting"
     )
-    known = list(FEATURES) if kind == "feature" else names_at(RuntimeConfig, above)
+    known = names_at(RuntimeConfig, above)
     suggestion = did_you_mean(word, known)
-    elsewhere = [key.name for key in keys_of(RuntimeConfig) if key.path[-1] == word]
+    elsewhere = [key.name for key in by_path(RuntimeConfig).values() if key.path[-1] == word]
     if suggestion:
         fix = f"write {suggestion.removeprefix(' Did you mean ').removesuffix('?')}"
     elif 1 <= len(elsewhere) <= 2:
         fix = f"remove it; there is {' and '.join(elsewhere)}"
     else:
-        fix = f"remove it; known here: {', '.join(known)}"
+        fix = f"remove it; known here: {', '.join(FEATURES if kind == 'feature' else known)}"
     return _fault(document, path, f"unknown {kind} {_shown(path)}.{suggestion}", fix, at_key=True)
 
 

@@ -1,24 +1,17 @@
-"""The keys of runtime.yaml that become parameters of the cores: governor, qos and phase4_rollout."""
+"""The keys of runtime.yaml that become parameters of the cores governor and qos."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from governor.admission import AdmissionParams
 from governor.limit import LimitParams
 from governor.pid import PidParams
 from qos.objective import Objective, Signal
 from qos.policy import MonitorParams
-from rollout.spec import DEFAULT_STAGES, Feature, Key, Mode, Spec, SpecError, Stage
-from wicketgate.config_fields import Name, Percent, Ratio, Seconds, Section, contradiction, require_order
-
-if TYPE_CHECKING:
-    from pydantic_core import PydanticCustomError
-
-SAMPLE_RATE = "an integer N, one sample in N"
+from wicketgate.config_fields import Name, Ratio, Seconds, Section, contradiction, require_order
 
 
 class LimitSection(Section):
@@ -199,132 +192,3 @@ class QosSection(Section):
             act_nats=self.act_nats,
             recover_after_s=self.recover_after_s,
         )
-
-
-class FeatureSection(Section):
-    """One feature."""
-
-    enabled: bool
-    """False: as if the feature did not exist."""
-    rollout_percentage: Percent = 100.0
-    """The share that gets the feature (mode direct), or its ceiling (mode staged); three decimals."""
-    mode: Literal["direct", "staged"] = "direct"
-    """Where the share comes from: this file, or `wicketgate rollout start` and its stages."""
-    key: str
-    """What a share is a share of."""
-    requires: tuple[str, ...] = ()
-    """Features that must be on for the same key."""
-
-    def settings(self) -> dict[str, object]:
-        """Return the feature's own settings."""
-        return {}
-
-
-class RequestFeatureSection(FeatureSection):
-    """A feature that is decided for a request."""
-
-    key: Literal["session", "user", "client", "request"] = "session"
-    """What a share is a share of."""
-
-
-class ConnectionFeatureSection(FeatureSection):
-    """A feature that is decided for a connection."""
-
-    key: Literal["connection"] = "connection"
-    """What a share is a share of."""
-
-
-class MonitoringFeatureSection(RequestFeatureSection):
-    """The feature that takes samples."""
-
-    sample_rate: Annotated[int, Field(ge=1, le=1_000_000, title=SAMPLE_RATE)] = 1
-    """One decode step in this many feeds the objectives on gaps, with its weight: 10 is 10 %, 1 is all."""
-
-    def settings(self) -> dict[str, object]:
-        """Return the feature's own settings."""
-        return {"sample_rate": self.sample_rate}
-
-
-class StageEntry(Section):
-    """One step of a staged rollout."""
-
-    name: Name
-    """Its name, for `rollout start --at`."""
-    percentage: Percent
-    """The share while the stage runs; three decimals."""
-    hold_s: Annotated[Seconds, Field(ge=0, le=366 * 86_400)] | None = None
-    """How long it must be watched before the next one; null for the last."""
-
-
-_STAGES = tuple(StageEntry(name=s.name, percentage=s.percentage, hold_s=s.hold_s) for s in DEFAULT_STAGES)
-
-
-class RolloutSection(Section):
-    """Who gets each feature. Without this section all four are on at 100 %; with it, one not named is off."""
-
-    kill_switch: bool = False
-    """True puts every feature off at once."""
-    stages: tuple[StageEntry, ...] = _STAGES
-    """The steps of a staged rollout, upward."""
-    adaptive_governor: RequestFeatureSection = RequestFeatureSection(enabled=False)
-    """Limit in flight by the governor instead of governor.limit.fixed."""
-    http2_transport: ConnectionFeatureSection = ConnectionFeatureSection(enabled=False)
-    """Offer HTTP/2; a share of connections."""
-    ttft_pipeline: RequestFeatureSection = RequestFeatureSection(enabled=False)
-    """Prepare requests while they wait."""
-    qos_monitoring: MonitoringFeatureSection = MonitoringFeatureSection(enabled=False)
-    """Feed objectives and evidence."""
-
-    _spec: Spec = PrivateAttr()
-
-    @property
-    def spec(self) -> Spec:
-        """What `rollout` takes."""
-        return self._spec
-
-    @model_validator(mode="after")
-    def _build(self) -> Self:
-        try:
-            self._spec = Spec(
-                features=MappingProxyType({name: _feature(name, getattr(self, name)) for name in FEATURES}),
-                stages=tuple(Stage(**dict(entry)) for entry in self.stages),
-                kill_switch=self.kill_switch,
-            )
-        except SpecError as error:
-            raise _refused(error, self) from error
-        return self
-
-
-def _feature(name: str, section: FeatureSection) -> Feature:
-    return Feature(
-        name=name,
-        enabled=section.enabled,
-        rollout_percentage=section.rollout_percentage,
-        mode=Mode(section.mode),
-        key=Key(section.key),
-        requires=section.requires,
-        settings=MappingProxyType(section.settings()),
-    )
-
-
-def _refused(error: SpecError, section: RolloutSection) -> PydanticCustomError:
-    """Point at the entry of `requires` that is meant, not at the whole list."""
-    path = error.path
-    feature, _, key = path.partition(".")
-    if key == "requires" and error.value in (names := getattr(section, feature).requires):
-        path += f".{names.index(error.value)}"
-    _, hinted, suggestion = error.message.partition(" Did you mean ")
-    fix = f"write {suggestion.removesuffix('?')}" if hinted else "change one of them"
-    return contradiction(path, error.message, fix)
-
-
-FEATURES = ("adaptive_governor", "http2_transport", "ttft_pipeline", "qos_monitoring")
-"""The features that this runtime gates."""
-
-EVERYTHING_ON = RolloutSection(
-    adaptive_governor=RequestFeatureSection(enabled=True),
-    http2_transport=ConnectionFeatureSection(enabled=True),
-    ttft_pipeline=RequestFeatureSection(enabled=True),
-    qos_monitoring=MonitoringFeatureSection(enabled=True),
-)
-"""In force without a file, or with one that has no phase4_rollout."""

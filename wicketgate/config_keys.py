@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -13,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from wicketgate.config_fields import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _UNITS = {
     "_per_s": "per second",
@@ -140,7 +141,7 @@ def keys_of(model: type[Section], path: tuple[str, ...] = (), *, hot: bool = Fal
 def key_at(model: type[Section], path: tuple[str | int, ...]) -> Key | None:
     """Return what the schema says about a path with list indices, such as ("models", 0, "path")."""
     pattern = tuple("[]" if isinstance(part, int) else part for part in path)
-    keys = {key.path: key for key in keys_of(model)}
+    keys = by_path(model)
     if pattern and pattern[-1] == "[]" and (entry := keys.get(pattern[:-1])):
         return replace(entry, listed=False)
     return keys.get(pattern)
@@ -149,7 +150,13 @@ def key_at(model: type[Section], path: tuple[str | int, ...]) -> Key | None:
 def names_at(model: type[Section], path: tuple[str | int, ...]) -> list[str]:
     """Return the names of the keys that may stand below a path."""
     pattern = tuple("[]" if isinstance(part, int) else part for part in path)
-    return [key.path[-1] for key in keys_of(model) if key.path[:-1] == pattern]
+    return [key.path[-1] for key in by_path(model).values() if key.path[:-1] == pattern]
+
+
+@cache
+def by_path(model: type[Section]) -> Mapping[tuple[str, ...], Key]:
+    """Return every key of a model by its path; worked out once, because each fault of a file asks for it."""
+    return MappingProxyType({key.path: key for key in keys_of(model)})
 
 
 def _key(path: tuple[str, ...], info: FieldInfo, *, hot: bool) -> Key:

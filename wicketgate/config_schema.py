@@ -3,7 +3,7 @@ Every key of runtime.yaml: name, type, default, bounds, meaning, and whether it 
 
 A section is a frozen pydantic model. HOT on a key or on a whole section means that a running gateway
 follows a change; all others need a restart. Sections that become parameters of a core are in
-`config_cores`.
+`config_cores` and `config_rollout`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from wicketgate.config_cores import EVERYTHING_ON, GovernorSection, QosSection, RolloutSection
+from wicketgate.config_cores import GovernorSection, QosSection
 from wicketgate.config_fields import (
     HOT,
     Bind,
@@ -29,6 +29,7 @@ from wicketgate.config_fields import (
     split_bind,
 )
 from wicketgate.config_keys import keys_of
+from wicketgate.config_rollout import EVERYTHING_ON, RolloutSection
 
 if TYPE_CHECKING:
     from rollout.spec import Spec

@@ -95,3 +95,23 @@ def test_with_many_features_the_assignments_stay_right_when_they_are_no_longer_k
         key = f"key-{number}"
         expected = {each.name for each in features if is_on(bucket(each.name, key), 50_000)}
         assert snapshot.assign(key).on == expected
+
+
+def test_one_feature_is_decided_as_all_of_them_are():
+    snapshot = snapshot_of(
+        Feature(name="none", rollout_percentage=0),
+        Feature(name="all"),
+        Feature(name="half", rollout_percentage=50),
+        Feature(name="child", requires=("half",)),
+        Feature(name="client", key=Key.CLIENT, rollout_percentage=50),
+        Feature(name="h2", key=Key.CONNECTION, rollout_percentage=50),
+    )
+
+    for number, key in enumerate(KEYS):
+        keys = {"client": f"team-{number}", "connection": f"127.0.0.1:{number}"} if number % 2 else {}
+        one_by_one = {name for name in snapshot.spec.features if snapshot.on(name, key, **keys)}
+        assert one_by_one == snapshot.assign(key, **keys).on
+
+
+def test_a_feature_that_nobody_declared_is_off():
+    assert not snapshot_of(Feature(name="f")).on("g", "sess-1")

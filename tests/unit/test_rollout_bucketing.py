@@ -1,12 +1,18 @@
-"""Pins the bucket of a key: CBOR as cbor2 writes it, MurmurHash3 as published, and recorded values."""
+"""Pins the bucket of a key: CBOR as cbor2 writes it, MurmurHash3 as published, hashes as flagd core's."""
 
 from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections import Counter
 
 import cbor2
 import pytest
 
 from rollout.bucketing import BUCKETS, bucket, cbor_text, flag_head, is_on, threshold
 from rollout.spec import FULL_MILLIPERCENT
+from tests.vectors import flagd_core
 
 # Made once with cbor2 6.2.1 and the reference implementation below; they must never change.
 RECORDED = [
@@ -79,3 +85,35 @@ def test_the_threshold_is_rounded_up():
 
 def test_half_is_exactly_half():
     assert threshold(50_000) == 2**31
+
+
+@pytest.mark.parametrize("flag", flagd_core.FLAGS)
+def test_keys_of_every_kind_have_the_hash_that_flagd_core_gives_them(flag):
+    recorded = json.loads(flagd_core.FILE.read_text(encoding="utf-8"))["high_bytes"][flag]
+    some = [key for key in flagd_core.keys(flagd_core.COUNT) if key]
+
+    ours = bytes(bucket(flag, key) >> 24 for key in some).hex()
+
+    assert len(some) >= 1_999
+    assert ours == recorded
+
+
+def test_a_thousand_bins_are_filled_evenly():
+    count, bins = 200_000, 1_000
+    filled = Counter(bucket("ttft_pipeline", f"user-{number}") * bins >> 32 for number in range(count))
+
+    expected = count / bins
+    chi2 = sum((filled[place] - expected) ** 2 / expected for place in range(bins))
+
+    freedom = bins - 1
+    assert abs(chi2 / freedom - 1) < 4 * math.sqrt(2 / freedom)
+
+
+def test_shares_from_a_thousandth_of_a_percent_up_let_in_their_part_of_the_keys():
+    count = 200_000
+    buckets = sorted(bucket("adaptive_governor", f"sess-{number}") for number in range(count))
+
+    for share in (1, 10, 100, 1_000, 10_000, 50_000, 90_000, 99_000, 99_900, 99_999):
+        ratio = share / FULL_MILLIPERCENT
+        let_in = bisect_left(buckets, threshold(share))
+        assert abs(let_in - count * ratio) < 4 * math.sqrt(count * ratio * (1 - ratio)), share

@@ -1,4 +1,4 @@
-"""Pins the stage machine: the whole table, what is refused, the hold clock, and the latch of a rollback."""
+"""Pins the stage machine: the whole table, what is refused, what an entry is, and the latch of a rollback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rollout.latch import ROLLBACK, ROLLED_BACK, rolled_back
 from rollout.spec import Feature, Mode, Spec, Stage
 from rollout.stages import (
     TRANSITIONS,
-    HoldNotServedError,
     Input,
     Phase,
     State,
@@ -19,9 +18,9 @@ from rollout.stages import (
     allowed_inputs,
     apply,
     current_stage,
-    hold_s,
     next_stage,
     roll_back,
+    stage_in_force,
     state_from,
 )
 
@@ -35,7 +34,7 @@ EXPECTED = {
         "pause": "paused",
         "stop": "off",
         "rollback": "rolled_back",
-        "hold_served": "holding",
+        "hold": "holding",
     },
     Phase.HOLDING: {"promote": "running", "pause": "paused", "stop": "off", "rollback": "rolled_back"},
     Phase.PAUSED: {"pause": "paused", "resume": "running", "stop": "off", "rollback": "rolled_back"},
@@ -50,9 +49,8 @@ def at(phase: Phase, *, feature: str = "f") -> State:
     if phase is Phase.OFF:
         return state
     if phase is Phase.ROLLED_BACK:
-        return replace(state, stage="early")
-    running = 0.0 if phase is Phase.RUNNING else None
-    return replace(state, stage="early", share_millipercent=10_000, running_since_unix_s=running)
+        return replace(state, stage="early", entered_unix_s=50.0)
+    return replace(state, stage="early", share_millipercent=10_000, entered_unix_s=50.0)
 
 
 def after(state: State, given: Input, *, now_unix_s: float = 0.0, **other) -> State:
@@ -73,11 +71,11 @@ def test_every_cell_of_the_table_is_what_the_design_says(phase, given):
 def test_apply_follows_the_table_for_a_staged_feature(phase, given):
     if given is Input.RESET or given not in EXPECTED[phase]:
         with pytest.raises(TransitionError) as caught:
-            after(at(phase), given, force=True)
+            after(at(phase), given)
         assert (caught.value.phase, caught.value.given) == (phase, given)
         assert set(caught.value.allowed) == set(EXPECTED[phase]) - {"reset"}
     else:
-        assert after(at(phase), given, force=True).phase == EXPECTED[phase][given]
+        assert after(at(phase), given).phase == EXPECTED[phase][given]
 
 
 @pytest.mark.parametrize("given", Input)
@@ -93,7 +91,7 @@ def test_a_refusal_names_feature_mode_and_phase():
         after(at(Phase.OFF, feature="d"), Input.START)
 
 
-def test_start_enters_the_first_stage_and_starts_the_hold_clock():
+def test_start_enters_the_first_stage():
     state = after(State(feature="f"), Input.START, now_unix_s=100.0, reason="try")
 
     assert state == State(
@@ -101,7 +99,7 @@ def test_start_enters_the_first_stage_and_starts_the_hold_clock():
         phase=Phase.RUNNING,
         stage="canary",
         share_millipercent=1000,
-        running_since_unix_s=100.0,
+        entered_unix_s=100.0,
         cause=Input.START,
         actor="ann@mill",
         reason="try",
@@ -113,7 +111,6 @@ def test_start_at_the_last_stage_is_complete_at_once():
     state = after(State(feature="f"), Input.START, at_stage="full")
 
     assert (state.phase, state.share_millipercent) == (Phase.COMPLETE, 100_000)
-    assert state.running_since_unix_s is None
 
 
 def test_start_at_an_unknown_stage_is_refused_with_the_one_that_was_meant():
@@ -123,61 +120,65 @@ def test_start_at_an_unknown_stage_is_refused_with_the_one_that_was_meant():
     assert str(caught.value) == ("no stage named erly. Did you mean early? Stages: canary, early, mid, full")
 
 
-def test_a_rollout_is_promoted_through_all_stages_once_each_hold_is_served():
+def test_a_rollout_is_promoted_through_all_stages_and_enters_each_anew():
     state = after(State(feature="f"), Input.START, now_unix_s=0.0)
-    seen = [(state.stage, state.phase)]
+    seen = [(state.stage, state.phase, state.entered_unix_s)]
     for day in (1, 3, 6):
         state = after(state, Input.PROMOTE, now_unix_s=day * DAY_S)
-        seen.append((state.stage, state.phase))
+        seen.append((state.stage, state.phase, state.entered_unix_s))
 
     assert seen == [
-        ("canary", Phase.RUNNING),
-        ("early", Phase.RUNNING),
-        ("mid", Phase.RUNNING),
-        ("full", Phase.COMPLETE),
+        ("canary", Phase.RUNNING, 0.0),
+        ("early", Phase.RUNNING, DAY_S),
+        ("mid", Phase.RUNNING, 3 * DAY_S),
+        ("full", Phase.COMPLETE, 6 * DAY_S),
     ]
 
 
-def test_promotion_a_second_before_the_hold_is_served_is_refused():
-    state = after(State(feature="f"), Input.START, now_unix_s=0.0)
+@pytest.mark.parametrize("given", [Input.HOLD, Input.PAUSE])
+def test_what_stays_at_its_stage_stays_the_same_entry(given):
+    state = after(at(Phase.RUNNING), given, now_unix_s=600.0, reason="evidence is missing")
 
-    with pytest.raises(HoldNotServedError) as caught:
-        after(state, Input.PROMOTE, now_unix_s=DAY_S - 1)
-
-    assert (caught.value.stage, caught.value.held_s, caught.value.hold_s) == ("canary", DAY_S - 1, DAY_S)
-
-
-def test_promotion_by_force_needs_no_hold():
-    state = after(State(feature="f"), Input.START)
-
-    assert after(state, Input.PROMOTE, force=True).stage == "early"
+    assert (state.stage, state.share_millipercent, state.entered_unix_s) == ("early", 10_000, 50.0)
+    assert state.reason == "evidence is missing"
 
 
-def test_a_state_that_holds_is_promoted_without_looking_at_the_clock():
-    assert after(at(Phase.HOLDING), Input.PROMOTE).stage == "mid"
+def test_a_resumed_stage_is_the_entry_that_was_paused():
+    assert after(at(Phase.PAUSED), Input.RESUME, now_unix_s=600.0).entered_unix_s == 50.0
 
 
-def test_the_hold_clock_stands_while_paused():
-    state = after(State(feature="f"), Input.START, now_unix_s=0.0)
-    paused = after(state, Input.PAUSE, now_unix_s=600.0)
-    resumed = after(paused, Input.RESUME, now_unix_s=10 * DAY_S)
+def test_a_compressed_rollout_stays_so_from_stage_to_stage():
+    state = after(State(feature="f"), Input.START, compress=1440.0)
 
-    assert paused.served_s(now_unix_s=9 * DAY_S) == 600.0
-    assert paused.share_millipercent == 1000
-    assert resumed.served_s(now_unix_s=10 * DAY_S + 60) == 660.0
+    assert after(state, Input.PROMOTE).compress == 1440.0
 
 
-def test_a_clock_set_back_takes_no_served_time_away():
-    state = replace(at(Phase.RUNNING), held_s=50.0, running_since_unix_s=1000.0)
+def test_compress_shortens_hold_and_quiet_alike():
+    stage = stage_in_force(replace(at(Phase.RUNNING), compress=1440.0), SPEC)
 
-    assert state.served_s(now_unix_s=0.0) == 50.0
+    assert stage == replace(SPEC.stages[1], hold_s=120.0, quiet_s=60.0)
 
 
-def test_stop_forgets_stage_and_hold():
-    state = after(replace(at(Phase.RUNNING), held_s=5.0), Input.STOP)
+def test_a_stage_without_a_hold_is_compressed_to_one_without():
+    state = replace(at(Phase.COMPLETE), stage="full", compress=2.0)
 
-    assert (state.phase, state.stage, state.share_millipercent, state.held_s) == (Phase.OFF, None, 0, 0.0)
-    assert state.running_since_unix_s is None
+    assert stage_in_force(state, SPEC).hold_s is None
+
+
+def test_without_compress_the_stage_is_the_declared_one():
+    assert stage_in_force(at(Phase.RUNNING), SPEC) is SPEC.stages[1]
+
+
+@pytest.mark.parametrize("compress", [0.99, 0.0, -1.0, float("inf"), float("nan")])
+def test_holds_cannot_be_made_longer_or_nothing(compress):
+    with pytest.raises(ValueError, match="compress of f must be at least 1"):
+        after(State(feature="f"), Input.START, compress=compress)
+
+
+def test_stop_forgets_stage_and_compress():
+    state = after(replace(at(Phase.RUNNING), compress=60.0), Input.STOP, now_unix_s=9.0)
+
+    assert state == State(feature="f", revision=4, cause=Input.STOP, actor="ann@mill", updated_unix_s=9.0)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,7 @@ def test_a_rolled_back_state_remembers_the_stage_it_was_at():
         revision=4,
         phase=Phase.ROLLED_BACK,
         stage="early",
+        entered_unix_s=50.0,
         cause=Input.ROLLBACK,
         actor="ann@mill",
         reason="INC-42",
@@ -212,13 +214,15 @@ def test_a_rolled_back_state_remembers_the_stage_it_was_at():
     )
 
 
-def test_reset_brings_a_direct_feature_back_to_off():
-    assert after(at(Phase.ROLLED_BACK, feature="d"), Input.RESET).phase is Phase.OFF
+def test_reset_brings_a_direct_feature_back_with_evidence_to_be_gathered_anew():
+    state = after(at(Phase.ROLLED_BACK, feature="d"), Input.RESET, now_unix_s=9.0)
+
+    assert (state.phase, state.entered_unix_s) == (Phase.OFF, 9.0)
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_a_state_survives_the_ledger(phase):
-    state = replace(at(phase), cause=Input.START, actor="ann", reason="why", updated_unix_s=1.5)
+    state = replace(at(phase), cause=Input.START, actor="ann", reason="why", updated_unix_s=1.5, compress=2.0)
 
     assert state_from("f", 4, state.document()) == state
 
@@ -227,11 +231,31 @@ def test_a_feature_without_a_row_is_off():
     assert state_from("f", 0, {}) == State(feature="f")
 
 
+def test_a_row_of_the_time_when_the_ledger_kept_the_hold_clock_is_read():
+    old = {
+        "phase": "holding",
+        "stage": "early",
+        "share_millipercent": 10_000,
+        "held_s": 172_800.0,
+        "running_since_unix_s": None,
+        "cause": "hold_served",
+        "actor": "auto:hold",
+        "reason": "",
+        "updated_unix_s": 1.5,
+    }
+
+    state = state_from("f", 4, old)
+
+    assert (state.phase, state.stage, state.cause) == (Phase.HOLDING, "early", Input.HOLD)
+    assert (state.compress, state.entered_unix_s) == (1.0, None)
+
+
 @pytest.mark.parametrize(
-    "damage", [{"phase": "simmering"}, {"cause": "magic"}, {"colour": "red"}, {"phase": None}]
+    "damage",
+    [{"phase": "simmering"}, {"cause": "magic"}, {"colour": "red"}, {"phase": None}, {"compress": 0.5}],
 )
 def test_a_row_that_cannot_be_understood_is_refused(damage):
-    with pytest.raises(ValueError, match=r"simmering|magic|colour|None"):
+    with pytest.raises(ValueError, match=r"simmering|magic|colour|None|compress"):
         state_from("f", 4, at(Phase.RUNNING).document() | damage)
 
 
@@ -273,11 +297,6 @@ def test_a_promotion_beyond_stages_that_were_edited_away_completes_where_it_is()
     assert (state.phase, state.share_millipercent) == (Phase.COMPLETE, 10_000)
 
 
-def test_a_phase_without_a_stage_has_no_hold():
+def test_a_phase_without_a_stage_has_none_in_force():
     assert current_stage(at(Phase.ROLLED_BACK), SPEC) is None
-    assert hold_s(at(Phase.ROLLED_BACK), SPEC) == 0.0
-    assert hold_s(at(Phase.HOLDING), SPEC) == 2 * DAY_S
-
-
-def test_the_last_stage_has_no_hold():
-    assert hold_s(replace(at(Phase.COMPLETE), stage="full"), SPEC) == 0.0
+    assert stage_in_force(at(Phase.ROLLED_BACK), SPEC) is None

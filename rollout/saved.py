@@ -1,0 +1,48 @@
+"""Reading back what was saved: whatever is not as it was written is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+UNREADABLE = (ValueError, TypeError, KeyError, ArithmeticError)
+"""What a damaged document may raise in the hands of those who go on from it."""
+
+
+def part(document: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """
+    Return a document within a document.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = document.get(name)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object, got {value!r}")
+    return value
+
+
+def seconds(document: Mapping[str, object], name: str) -> float:
+    """
+    Return a time span of at least 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = document.get(name)
+    if not isinstance(value, float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    return value
+
+
+def whole(document: Mapping[str, object], name: str) -> int:
+    """
+    Return a whole number of at least 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = document.get(name)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return value
