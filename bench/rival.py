@@ -173,6 +173,8 @@ def compare(name: str, arms: tuple[tuple[int, str], tuple[int, str]], prompts: R
             arm: asyncio.run(FIGURES[name](*arm, prompts)) for arm in (arms if turn % 2 else arms[::-1])
         }
         pairs.append((measured[arms[0]], measured[arms[1]]))
+        # A pair takes minutes under load: what was measured before somebody loses patience is not lost.
+        print(f"{name} {turn + 1}: {pairs[-1][0]:.3f} s, {pairs[-1][1]:.3f} s", file=sys.stderr, flush=True)
     own_ms, other_ms = (1000 * quantile([pair[side] for pair in pairs], 0.5) for side in (0, 1))
     ratios = [own / other for own, other in pairs]
     return (

@@ -17,10 +17,12 @@ from wicketgate.inference import (
     TokenPrompt,
 )
 from wicketgate.pipeline.text import TextChunk
+from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wicketgate.ending import Ending
     from wicketgate.errors import UnavailableError
     from wicketgate.inference import Prompt
     from wicketgate.pipeline.lane import Lane
@@ -119,6 +121,32 @@ class FakeLanes:
 
     def leave(self, lane: Lane) -> None:
         lane.holders -= 1
+
+
+class FakeRollouts:
+    """Gives every request one side, and keeps what is told of it."""
+
+    def __init__(self) -> None:
+        self.endings: list[str] = []
+        self.arrivals: list[str] = []
+        self.ttfts_s: list[float] = []
+        self.tpots_s: list[float | None] = []
+
+    def assigned(self, on: frozenset[str]) -> Assigned:
+        """Return the flags of a request."""
+        return Assigned(on, 1, (object(),), (object(),))
+
+    def arrived(self, assigned: Assigned, request: InferenceRequest) -> None:
+        self.arrivals.append(request.id)
+
+    def first_token(self, assigned: Assigned, *, ttft_s: float) -> None:
+        self.ttfts_s.append(ttft_s)
+
+    def ended(
+        self, assigned: Assigned, request: InferenceRequest, *, ending: Ending, tpot_s: float | None
+    ) -> None:
+        self.endings.append(str(ending))
+        self.tpots_s.append(tpot_s)
 
 
 class FakeTextStream:

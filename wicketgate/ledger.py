@@ -1,12 +1,13 @@
 """
-Durable state of the flags and its audit, in one SQLite file.
+Durable state of the flags, their audit and the evidence of their guards, in one SQLite file.
 
 Theory of operation: every change takes the next revision, a number that the whole ledger shares. In one
-transaction it replaces the feature's row in `state` and adds a row to `audit`, so that the two cannot
-disagree. An audit row holds the new state in full, and the SHA-256 of the row before it and of itself, so
-that a row that was edited, removed or put in later is found. Whoever raises a share names the revision
-that he saw; where it is no longer the feature's, nothing is written. Whoever lowers names none and waits
-for the lock. Write-ahead log with synchronous=FULL: what was answered survives a power cut.
+transaction it replaces the feature's row in `state` and adds a row to the audit (audit.py). Whoever raises a
+share names the revision that he saw; where it is no longer the feature's, nothing is written. Whoever lowers
+names none and waits for the lock.
+
+Evidence is what a guard goes on from after a restart. It changes nothing by itself and may be lost, which
+only makes a guard slower: it has a table of its own, without revision and audit, made when first needed.
 
 `rollback` runs through this file: it imports what a bare interpreter has at hand and nothing of ours but
 the errors.
@@ -14,45 +15,33 @@ the errors.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-import os
-import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wicketgate.errors import LedgerError, RevisionConflictError
+from wicketgate import audit
+from wicketgate.audit import KILL_SWITCH, NO_ROW, Row
+from wicketgate.errors import RevisionConflictError
+from wicketgate.ledger_file import Watch, make, opened, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    import sqlite3
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+__all__ = ["FILE_NAME", "KILL_SWITCH", "NO_ROW", "Contents", "Ledger", "Row", "Watch"]
 
 FILE_NAME = "ledger.db"
 """Its name in the state folder."""
-KILL_SWITCH = "kill_switch"
-"""The row of `state` that is no feature: `{"engaged": true}` puts every feature off."""
 
-_LAYOUT = 1
-_SCHEMA = (
-    "CREATE TABLE state (feature TEXT PRIMARY KEY, revision INTEGER NOT NULL, document TEXT NOT NULL)",
-    "CREATE TABLE audit (revision INTEGER PRIMARY KEY, document TEXT NOT NULL, hash TEXT NOT NULL)",
-    f"PRAGMA user_version = {_LAYOUT}",
+_EVIDENCE = (
+    "CREATE TABLE IF NOT EXISTS evidence (feature TEXT PRIMARY KEY, revision INTEGER NOT NULL,"
+    " document TEXT NOT NULL, saved_unix_s REAL NOT NULL)"
 )
-_HASH_BEFORE_THE_FIRST = "0" * 64
-_WAL_RETRY_S = 0.002
-
-
-class Row(NamedTuple):
-    """What the ledger says of one feature."""
-
-    revision: int
-    """Number of the change that wrote it; 0 where there is none yet."""
-    document: Mapping[str, Any]
-    """The state, as `rollout.stages.State.document` makes it."""
-
-
-NO_ROW = Row(0, {})
 
 
 class Contents(NamedTuple):
@@ -64,6 +53,10 @@ class Contents(NamedTuple):
     """The kill switch is on."""
     revision: int
     """Number of the last change; 0 for an empty ledger."""
+    kill_switch: Row = NO_ROW
+    """The kill switch's own row: who moved it last, why, and at which revision."""
+    evidence: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """By feature, what its guards had seen when it was saved last."""
 
 
 class Ledger:
@@ -99,11 +92,13 @@ class Ledger:
         """
         if not self.path.exists():
             return Contents({}, killed=False, revision=0)
-        with self._opened() as db, _transaction(db, "DEFERRED"):
+        with self._opened() as db, transaction(db, "DEFERRED"):
             rows = {row[0]: _row(row[1:]) for row in db.execute("SELECT * FROM state ORDER BY feature")}
-            revision = _last_revision(db)
+            revision = audit.last_revision(db)
+            evidence = _read_evidence(db)
         switch = rows.pop(KILL_SWITCH, NO_ROW)
-        return Contents(rows, killed=bool(switch.document.get("engaged")), revision=revision)
+        killed = bool(switch.document.get("engaged"))
+        return Contents(rows, killed=killed, revision=revision, kill_switch=switch, evidence=evidence)
 
     def change(
         self,
@@ -114,6 +109,7 @@ class Ledger:
         actor: str,
         reason: str,
         expect_revision: int | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> dict[str, Row]:
         """
         Change features in one transaction: all of them, or none.
@@ -127,6 +123,7 @@ class Ledger:
             reason: Why.
             expect_revision: Refuse unless every feature still is at this revision; None changes it
                 whatever it is.
+            evidence: What was seen that led to it, for the audit.
 
         Returns:
             The rows as they are now, the untouched ones too.
@@ -135,9 +132,11 @@ class Ledger:
             RevisionConflictError: a feature is at another revision; nothing was written.
             LedgerError: the file cannot be used, or was locked for longer than `timeout_s`.
         """
-        self._make()
+        make(self.path)
+        shown = {} if evidence is None else {"evidence": dict(evidence)}
         after: dict[str, Row] = {}
-        with self._opened() as db, _transaction(db, "IMMEDIATE"):
+        with self._opened() as db, transaction(db, "IMMEDIATE"):
+            record = {"action": action, "actor": actor, "reason": reason, "at": self._now(), **shown}
             for feature in features:
                 row = _read_row(db, feature)
                 if expect_revision is not None and row.revision != expect_revision:
@@ -147,10 +146,89 @@ class Ledger:
                     )
                 document = decide(feature, row)
                 if document is not None:
-                    record = {"feature": feature, "action": action, "actor": actor, "reason": reason}
-                    row = _write(db, record, before=row, document=document, at=self._now())
+                    row = audit.write(db, {"feature": feature, **record}, before=row, document=document)
                 after[feature] = row
         return after
+
+    def set_killed(
+        self, engaged: bool, *, actor: str, reason: str, expect_revision: int | None = None
+    ) -> Row:
+        """
+        Move the kill switch: engaged, every feature is off. Where it stands so already nothing is written.
+
+        Args:
+            engaged: Where to.
+            actor: Who does it.
+            reason: Why.
+            expect_revision: Refuse unless the switch's row still is at this revision; None moves it whatever
+                it is.
+
+        Returns:
+            The switch's row as it is now.
+
+        Raises:
+            RevisionConflictError: somebody moved it meanwhile; nothing was written.
+            LedgerError: the file cannot be used, or was locked for longer than `timeout_s`.
+        """
+
+        def decide(_: str, row: Row) -> Mapping[str, Any] | None:
+            if bool(row.document.get("engaged")) == engaged:
+                return None
+            return {
+                "engaged": engaged,
+                "actor": actor,
+                "reason": reason,
+                "updated_unix_s": self._unix_clock(),
+            }
+
+        rows = self.change(
+            [KILL_SWITCH],
+            decide,
+            action="kill" if engaged else "unkill",
+            actor=actor,
+            reason=reason,
+            expect_revision=expect_revision,
+        )
+        return rows[KILL_SWITCH]
+
+    def save_evidence(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """
+        Keep what the guards of features have seen, for after a restart; not audited.
+
+        Args:
+            documents: By feature; the others' evidence stays as it is.
+
+        Raises:
+            LedgerError: the file cannot be used, or was locked for longer than `timeout_s`.
+        """
+        make(self.path)
+        now_unix_s = self._unix_clock()
+        with self._opened() as db, transaction(db, "IMMEDIATE"):
+            db.execute(_EVIDENCE)
+            for feature, document in documents.items():
+                row = (feature, _read_row(db, feature).revision, audit.canonical(document), now_unix_s)
+                db.execute("INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?)", row)
+
+    def history(self, feature: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
+        """
+        Read what was done, newest first.
+
+        Args:
+            feature: To whom; the kill switch's changes are among it, because they concern every feature.
+                None is everything.
+            limit: Most rows.
+
+        Returns:
+            The rows of the audit: feature, action, actor, reason, at, revision, from, to, and evidence where
+            there is some.
+
+        Raises:
+            LedgerError: the file cannot be used.
+        """
+        if not self.path.exists():
+            return []
+        with self._opened() as db, transaction(db, "DEFERRED"):
+            return list(itertools.islice(audit.newest(db, feature), limit))
 
     def verify(self) -> int:
         """
@@ -164,24 +242,8 @@ class Ledger:
         """
         if not self.path.exists():
             return 0
-        with self._opened() as db, _transaction(db, "DEFERRED"):
-            audited: dict[str, Row] = {}
-            before, count = _HASH_BEFORE_THE_FIRST, 0
-            for revision, text, digest in db.execute("SELECT * FROM audit ORDER BY revision"):
-                count += 1
-                if revision != count or digest != _hash(before, text):
-                    raise LedgerError(
-                        f"{self.path}: the audit does not hold at revision {count}; it was edited."
-                    )
-                document = json.loads(text)
-                audited[document["feature"]] = Row(revision, document["to"])
-                before = digest
-            for feature, revision, text in db.execute("SELECT * FROM state"):
-                if audited.pop(feature, NO_ROW) != Row(revision, json.loads(text)):
-                    raise LedgerError(f"{self.path}: the state of {feature} is not what the audit says.")
-            if audited:
-                raise LedgerError(f"{self.path}: the state of {', '.join(sorted(audited))} is missing.")
-        return count
+        with self._opened() as db, transaction(db, "DEFERRED"):
+            return audit.verify(db, self.path)
 
     def watch(self) -> Watch:
         """Return something that notices changes; for one thread, which closes it."""
@@ -190,153 +252,8 @@ class Ledger:
     def _now(self) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._unix_clock()))
 
-    def _make(self) -> None:
-        """Make folder and file for our user only; the write-ahead log takes the file's mode over."""
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Only a new file is opened: closing any descriptor of a database drops all POSIX locks that this
-            # process holds on it, SQLite's own among them, and its watch would miss what others write.
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            return
-        except OSError as error:
-            raise _unusable(self.path, error) from error
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one use; what SQLite raises becomes a `LedgerError`."""
-        db: sqlite3.Connection | None = None
-        try:
-            db = sqlite3.connect(self.path, isolation_level=None, timeout=self._timeout_s)
-            _use_wal(db, timeout_s=self._timeout_s)
-            db.execute("PRAGMA synchronous = FULL")
-            if self._fullfsync:
-                db.execute("PRAGMA fullfsync = 1")
-            _prepare(db, self.path)
-            yield db
-        except (sqlite3.Error, json.JSONDecodeError) as error:
-            raise _unusable(self.path, error) from error
-        finally:
-            if db is not None:
-                db.close()
-
-
-class Watch:
-    """Notices that the ledger was changed, replaced or removed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db: sqlite3.Connection | None = None
-        self._seen: tuple[int, int, int] | None = None
-        self._looked = False
-
-    def changed(self) -> bool:
-        """
-        Tell whether something changed since the last look. The first look says yes.
-
-        Raises:
-            LedgerError: the file cannot be opened.
-        """
-        try:
-            seen = self._look()
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise _unusable(self._path, error) from error
-        changed = not self._looked or seen != self._seen
-        self._seen, self._looked = seen, True
-        return changed
-
-    def close(self) -> None:
-        """Let the file go."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    def _look(self) -> tuple[int, int, int] | None:
-        """Return device, inode and SQLite's data version; None where there is no file."""
-        try:
-            stat = os.stat(self._path)  # noqa: PTH116 - Path.stat costs five times as much
-        except FileNotFoundError:
-            self.close()
-            return None
-        if self._db is None or self._seen is None or self._seen[:2] != (stat.st_dev, stat.st_ino):
-            self.close()
-            self._db = sqlite3.connect(self._path, isolation_level=None)
-        version = self._db.execute("PRAGMA data_version").fetchone()[0]
-        return stat.st_dev, stat.st_ino, version
-
-
-def _use_wal(db: sqlite3.Connection, *, timeout_s: float) -> None:
-    """
-    Put the file into WAL mode, where it is not yet.
-
-    Of several who do that to a new file at once, SQLite answers all but one that it is locked, at once and
-    whatever the connection's timeout; it is nothing that could be waited for, so we ask again.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
-                raise
-        time.sleep(_WAL_RETRY_S)
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Lay out a new file; refuse one from the future."""
-    layout = db.execute("PRAGMA user_version").fetchone()[0]
-    if layout == 0:
-        with _transaction(db, "IMMEDIATE"):
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _SCHEMA:
-                    db.execute(statement)
-    elif layout != _LAYOUT:
-        raise LedgerError(
-            f"{path} has layout {layout}; this version of wicketgate knows layout {_LAYOUT}. "
-            "Use the version that wrote it, or another --state-dir."
-        )
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection, kind: str) -> Iterator[None]:
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-
-
-def _write(
-    db: sqlite3.Connection,
-    record: dict[str, Any],
-    *,
-    before: Row,
-    document: Mapping[str, Any],
-    at: str,
-) -> Row:
-    """Write one feature's new state and its audit row."""
-    row = Row(_last_revision(db) + 1, dict(document))
-    feature = record["feature"]
-    previous = db.execute("SELECT hash FROM audit WHERE revision = ?", (row.revision - 1,)).fetchone()
-    text = _canonical(
-        record
-        | {
-            "at": at,
-            "revision": row.revision,
-            "from": dict(before.document) or None,
-            "to": row.document,
-        }
-    )
-    digest = _hash(previous[0] if previous else _HASH_BEFORE_THE_FIRST, text)
-    db.execute("INSERT INTO audit VALUES (?, ?, ?)", (row.revision, text, digest))
-    db.execute(
-        "INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (feature, row.revision, _canonical(row.document))
-    )
-    return row
+    def _opened(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path, timeout_s=self._timeout_s, fullfsync=self._fullfsync)
 
 
 def _read_row(db: sqlite3.Connection, feature: str) -> Row:
@@ -349,22 +266,14 @@ def _row(columns: tuple[int, str]) -> Row:
     return Row(revision, json.loads(text))
 
 
-def _last_revision(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT coalesce(max(revision), 0) FROM audit").fetchone()[0])
-
-
-def _canonical(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"))
-
-
-def _hash(before: str, text: str) -> str:
-    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
-
-
-def _unusable(path: Path, error: Exception) -> LedgerError:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-        return LedgerError(f"{path} is locked by another program; try again.")
-    return LedgerError(
-        f"the ledger {path} cannot be used: {error}. Staged features are off until it can. "
-        "Move it away to begin with an empty one, or restore it from a backup."
-    )
+def _read_evidence(db: sqlite3.Connection) -> dict[str, Mapping[str, Any]]:
+    """Read what was saved of the guards; what is damaged counts as lost."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone() is None:
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for feature, text in db.execute("SELECT feature, document FROM evidence"):
+        with suppress(json.JSONDecodeError):
+            document = json.loads(text)
+            if isinstance(document, dict):
+                found[feature] = document
+    return found

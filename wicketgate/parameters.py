@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from transport.server import ServerParams
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.config_fields import split_bind
+from wicketgate.drill import DrillParams
 from wicketgate.engine.client import EngineParams
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams
@@ -129,6 +130,12 @@ def warm_params(config: RuntimeConfig) -> WarmParams:
         max_jobs=pipeline.warm.max_jobs,
         inline_chars=pipeline.text.inline_chars,
     )
+
+
+def drill_params(config: RuntimeConfig) -> DrillParams:
+    """Return whom a drill hits, and with what."""
+    drill = config.phase4_rollout.drill
+    return DrillParams(feature=drill.feature, fail_ratio=drill.fail_ratio, delay_s=drill.delay_s)
 
 
 def api_listener(config: RuntimeConfig) -> ServerParams:

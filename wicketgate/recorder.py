@@ -1,8 +1,8 @@
 """
-One request's facts, computed here once and fanned out to the monitor, the metrics and the log line.
+One request's facts, computed here once and fanned out to the monitor, the rollouts, the metrics and the log.
 
-So they cannot disagree. The figures that the requirement names cover every request; objectives are fed by
-requests on `qos_monitoring` only.
+So they cannot disagree. The figures that the requirement names and the rollouts cover every request;
+objectives are fed by requests on `qos_monitoring` only.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wicketgate.ending import Ending, ending_of
 from wicketgate.inference import FinishReason
 from wicketgate.logs import REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from qos.figures import Figures
     from qos.policy import Monitor
     from wicketgate.inference import Finished, InferenceRequest
     from wicketgate.metrics import Metrics
+    from wicketgate.rollouts import Assigned, Rollouts
 
 _log = logging.getLogger(REQUESTS)
 
@@ -34,9 +36,7 @@ class Record:
     """What is known so far of one request; seconds are monotonic."""
 
     request: InferenceRequest
-    on: frozenset[str]
-    """Features that the request is on."""
-    revision: int
+    assigned: Assigned
     admitted_s: float | None = None
     first_token_s: float | None = None
     prompt_tokens: int = 0
@@ -44,7 +44,14 @@ class Record:
     warmed: bool = False
     """Some of its prompt was computed before its ticket."""
     completion_tokens: int = 0
+    is_counted: bool = False
+    """The rollouts have counted it already: its first token was late."""
     ended: bool = False
+
+    @property
+    def on(self) -> frozenset[str]:
+        """Features that the request is on."""
+        return self.assigned.on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +69,20 @@ class Sink:
     figures: Figures
     monitor: Monitor
     metrics: Metrics
+    rollouts: Rollouts
 
 
 class Recorder:
     """Takes the facts of every request, in the order in which they happen."""
 
-    def __init__(self, sink: Sink, *, clock: Callable[[], float], features: Iterable[str]) -> None:
+    def __init__(self, sink: Sink, *, clock: Callable[[], float]) -> None:
         self._sink = sink
         self._clock = clock
-        self._features = tuple(features)
         self._live: dict[str, Record] = {}
+        self._waiting: dict[str, Record] = {}
+        """Those without a first token, in the order in which they arrived."""
+        self._down_s: dict[str, float] = {}
+        """By model, until when its engine host was not ready; infinity while it is not."""
         self._gap_steps = 0
         self._last_steps: dict[str, tuple[float, int]] = {}
         """By model: when the last step's tokens were known, and how many streams went on after it."""
@@ -92,18 +103,34 @@ class Recorder:
 
     def oldest_waiting_s(self) -> float:
         """Return the age of the oldest request without a first token, 0 when there is none."""
-        for record in self._live.values():
-            if record.first_token_s is None:
-                return self._clock() - record.request.arrived_s
-        return 0.0
+        oldest = next(iter(self._waiting.values()), None)
+        return 0.0 if oldest is None else self._clock() - oldest.request.arrived_s
 
-    def arrived(self, request: InferenceRequest, *, on: frozenset[str], revision: int) -> Record:
+    def arrived(self, request: InferenceRequest, assigned: Assigned) -> Record:
         """Begin the record of a request whose body is complete."""
-        record = Record(request=request, on=on, revision=revision)
-        self._live[request.id] = record
-        if "qos_monitoring" in on:
+        record = Record(request=request, assigned=assigned)
+        self._live[request.id] = self._waiting[request.id] = record
+        if assigned.compared:
+            self._sink.rollouts.arrived(assigned, request)
+        if "qos_monitoring" in assigned.on:
             self._sink.monitor.arrived(request.id, now_s=request.arrived_s)
         return record
+
+    def check_first_tokens(self, *, deadline_s: float) -> None:
+        """
+        Count those that had no first token within the deadline as failed, while they go on.
+
+        A hang must count, or a feature that hangs would show nothing at all.
+        """
+        arrived_before_s = self._clock() - deadline_s
+        late = []
+        for record in self._waiting.values():
+            if record.request.arrived_s > arrived_before_s:
+                break
+            late.append(record)
+        for record in late:
+            del self._waiting[record.request.id]
+            self._count(record, Ending.INFRASTRUCTURE if self._lost_time(record) else Ending.FAILED)
 
     def admitted(self, record: Record) -> None:
         """It has its ticket."""
@@ -122,6 +149,9 @@ class Recorder:
             record.first_token_s = now_s
             record.cached_tokens = cached_tokens
             ttft_s = now_s - record.request.arrived_s
+            self._waiting.pop(record.request.id, None)
+            if record.assigned.compared and not self._lost_time(record):
+                self._sink.rollouts.first_token(record.assigned, ttft_s=ttft_s)
             self._sink.figures.first_token(ttft_s=ttft_s, now_s=now_s)
             if "qos_monitoring" in record.on:
                 self._sink.monitor.first_token(record.request.id, ttft_s=ttft_s, now_s=now_s)
@@ -180,6 +210,15 @@ class Recorder:
     def engine_lost(self, model: str) -> None:
         """The model's next step is another host's: no gap spans the two."""
         self._last_steps.pop(model, None)
+        self._down_s[model] = math.inf
+
+    def engine_ready(self, model: str) -> None:
+        """The model has a host again; what is slow from here on is slow by itself."""
+        self._down_s[model] = self._clock()
+
+    def _lost_time(self, record: Record) -> bool:
+        """Tell whether a request waited for an engine host: its times say nothing of a feature."""
+        return self._down_s.get(record.request.model, -math.inf) >= record.request.arrived_s
 
     def refused(self, record: Record, *, status: int, code: str) -> None:
         """Admission said no; not an error, and no sample of latency."""
@@ -205,6 +244,8 @@ class Recorder:
         match finished.reason:
             case FinishReason.CANCELLED:
                 self.cancelled(record)
+            case FinishReason.ERROR if finished.error is not None and finished.error.status < 500:
+                self.invalid(record, status=finished.error.status, code=finished.error.code)
             case FinishReason.ERROR:
                 error = finished.error
                 status = error.status if error else 500
@@ -222,6 +263,7 @@ class Recorder:
             return
         record.ended = True
         self._live.pop(record.request.id, None)
+        self._waiting.pop(record.request.id, None)
         now_s = self._clock()
         duration_s = now_s - record.request.arrived_s
         metrics, model = self._sink.metrics, record.request.model
@@ -229,9 +271,9 @@ class Recorder:
         metrics.generated_tokens.labels(model, INTERACTIVE).inc(record.completion_tokens)
         if outcome == "ok":
             metrics.duration.labels(model, INTERACTIVE).observe(duration_s)
-        for feature in self._features:
-            arm = "canary" if feature in record.on else "control"
-            metrics.rollout_requests.labels(feature, arm, outcome).inc()
+        ending = ending_of(outcome, code, lost_time=self._lost_time(record))
+        metrics.ended.count(record.on, ending if ending is Ending.INFRASTRUCTURE else outcome)
+        self._count(record, ending, tpot_s=_tpot_s(record, now_s))
         if failed is not None:
             self._sink.figures.finished(failed=failed, now_s=now_s)
         if "qos_monitoring" in record.on:
@@ -242,14 +284,28 @@ class Recorder:
         if self.log_requests:
             _log.info("request", extra=line(record, outcome, status, code, now_s))
 
+    def _count(self, record: Record, ending: Ending, *, tpot_s: float | None = None) -> None:
+        """Tell the rollouts how a request came out, once."""
+        if record.is_counted or not record.assigned.sides:
+            return
+        record.is_counted = True
+        if self._lost_time(record):
+            tpot_s = None
+        self._sink.rollouts.ended(record.assigned, record.request, ending=ending, tpot_s=tpot_s)
+
+
+def _tpot_s(record: Record, now_s: float) -> float | None:
+    """Return the time per token after the first; None where there are none."""
+    later = record.completion_tokens - 1
+    return None if record.first_token_s is None or later < 1 else (now_s - record.first_token_s) / later
+
 
 def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> dict[str, object]:
     """Return the fields of the canonical log line, as docs/logs.md describes them; never any text."""
     request = record.request
     arrived_s = request.arrived_s
     first_s, admitted_s = record.first_token_s, record.admitted_s
-    decode_s = now_s - first_s if first_s is not None else math.nan
-    later = record.completion_tokens - 1
+    tpot_s = _tpot_s(record, now_s)
     return {
         "request_id": request.id,
         "api": request.api,
@@ -258,7 +314,7 @@ def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> 
         "stream": request.stream,
         "key_source": request.key_source,
         "on": sorted(record.on),
-        "revision": record.revision,
+        "revision": record.assigned.revision,
         "outcome": outcome,
         "status": status,
         "code": code,
@@ -267,7 +323,7 @@ def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> 
         "completion_tokens": record.completion_tokens,
         "queue_s": _round(admitted_s - arrived_s) if admitted_s is not None else None,
         "ttft_s": _round(first_s - arrived_s) if first_s is not None else None,
-        "tpot_s": _round(decode_s / later) if first_s is not None and later > 0 else None,
+        "tpot_s": None if tpot_s is None else _round(tpot_s),
         "duration_s": _round(now_s - arrived_s),
     }
 

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 from governor.admission import Admission
 from governor.limit import Limit
 from qos.figures import Figures
-from qos.policy import Monitor, Violation
+from qos.policy import Monitor
 from qos.window import WindowParams
+from rollout.spec import Trouble
 from wicketgate import parameters
 from wicketgate.api.admin import create_admin_app, metrics_route
 from wicketgate.api.admin_models import model_routes
 from wicketgate.api.endpoint import Edge, new_id
 from wicketgate.api.health import Health, health_routes
 from wicketgate.api.keys import Keys, require_keys
+from wicketgate.api.ofrep import ofrep_routes
 from wicketgate.api.openai import create_app
 from wicketgate.config import ConfigurationFaultsError
 from wicketgate.config_fields import split_bind
@@ -42,6 +44,7 @@ from wicketgate.pipeline.gate import SOFT
 from wicketgate.pipeline.queue import WaitQueue
 from wicketgate.platform import raise_open_files_limit, sqlite_needs_fullfsync
 from wicketgate.recorder import Recorder, Sink
+from wicketgate.rollouts import TICK_S, Rollouts
 from wicketgate.status import Sources, Status, identify
 
 if TYPE_CHECKING:
@@ -50,19 +53,18 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from governor.limit import LimitChanged
-    from qos.policy import Recovery
     from wicketgate.api.openai_requests import ModelCard
     from wicketgate.config import RuntimeConfig, Watcher
     from wicketgate.engine.wire import Ready, Step
-    from wicketgate.flags import Assignment
-    from wicketgate.inference import InferenceRequest
     from wicketgate.served import ServedModel
     from wicketgate.state_folder import StateFolder
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often the configuration file and the hosts' memory are looked at."""
+"""How often the hosts' memory is looked at."""
+RELOAD_POLL_S = 0.05
+"""How often the configuration file is looked at; a change is taken up at the second look that finds it."""
 
 
 class Runtime:
@@ -107,16 +109,28 @@ class Runtime:
     def _build_cores(self) -> None:
         config, now_s = self.config, self._clock()
         features = tuple(config.rollout.features)
+        self._metrics = Metrics(process_registry(), models=self.models, features=features)
+        ledger = Ledger(self._state.ledger, fullfsync=sqlite_needs_fullfsync())
         self._flags = FlagBoard(
             config.rollout,
-            Ledger(self._state.ledger, fullfsync=sqlite_needs_fullfsync()),
+            ledger,
             on_change=lambda snapshot: log.info("flags_changed", extra={"revision": snapshot.revision}),
+            on_unsaved=self._metrics.persist_failures.inc,
         )
-        self._metrics = Metrics(process_registry(), models=self.models, features=features)
+        self._rollouts = Rollouts(
+            self._flags,
+            ledger,
+            params=config.phase4_rollout.guard.params(),
+            metrics=self._metrics,
+            offload=lambda work: asyncio.get_running_loop().run_in_executor(None, work),
+            clock=self._clock,
+        )
         self._figures = Figures(WindowParams(), now_s=now_s)
         self._monitor = Monitor(config.qos.params(), now_s=now_s)
-        sink = Sink(figures=self._figures, monitor=self._monitor, metrics=self._metrics)
-        self._recorder = Recorder(sink, clock=self._clock, features=features)
+        sink = Sink(
+            figures=self._figures, monitor=self._monitor, metrics=self._metrics, rollouts=self._rollouts
+        )
+        self._recorder = Recorder(sink, clock=self._clock)
         self._limit = Limit(config.governor.limit_params(), now_s=now_s)
         self._admission = Admission(config.governor.admission_params(), now_s=now_s)
         self._admission.set_limit(self._limit.value)
@@ -134,7 +148,7 @@ class Runtime:
         self._fleet = Fleet(config, self._served, means=means)
         self._queue = WaitQueue(parameters.queue_params(config))
         parts = Parts(
-            assign=self._assign,
+            assign=self._rollouts.assign,
             admission=self._admission,
             queue=self._queue,
             recorder=self._recorder,
@@ -155,7 +169,8 @@ class Runtime:
         self._status = Status(self._sources(), identity)
         self._metrics.read(self._status.facts)
         probes = health_routes(Edge(settings=lambda: self._settings, new_id=new_id), self._health)
-        routes = [*probes, *model_routes(self._fleet, rows=self._status.models)]
+        ofrep = ofrep_routes(lambda: self._flags.snapshot)
+        routes = [*probes, *model_routes(self._fleet, rows=self._status.models), *ofrep]
         self._listeners = Listeners(
             config,
             api=self._api(keys),
@@ -186,6 +201,8 @@ class Runtime:
             admission=self._admission,
             limit=self._limit,
             flags=self._flags,
+            rollouts=self._rollouts,
+            drill=lambda: self._dispatcher.drill.params,
             fleet=self._fleet,
             connections=lambda: self._listeners.connections(),  # noqa: PLW0108  made later than this
             metrics=self._metrics,
@@ -226,6 +243,7 @@ class Runtime:
             failure = failures.exceptions[0]
         finally:
             await self._listeners.close()
+            await asyncio.to_thread(self._rollouts.save)
             self._flags.stop()
             self._fleet.close()
         if failure is not None:
@@ -242,10 +260,11 @@ class Runtime:
         work = [
             drive(self._dispatcher, lambda event: event, clock=self._clock, wake=self._dispatcher.changed),
             drive(self._fleet.gpu, lambda event: event, clock=self._clock, wake=self._fleet.gpu.changed),
-            drive(self._monitor, self._judged, clock=self._clock),
+            drive(self._monitor, self._status.judged, clock=self._clock),
             drive(self._limit, self._limit_moved, clock=self._clock),
-            every(POLL_S, self._reload),
+            every(RELOAD_POLL_S, self._reload),
             every(POLL_S, self._watch_pressure),
+            every(TICK_S, self._judge_rollouts),
             self._lag.run(),
         ]
         return [self._tasks.create_task(each) for each in work]
@@ -289,9 +308,6 @@ class Runtime:
 
     # Facts in
 
-    def _assign(self, request: InferenceRequest) -> Assignment:
-        return self._flags.assign(request.key, client=request.client, connection=request.connection)
-
     def _stepped(self, model: str, step: Step) -> None:
         """Fan one engine step out: to the recorder and the governor."""
         seen = self._recorder.step(
@@ -303,8 +319,12 @@ class Runtime:
 
     def _engine_moved(self, model: str, state: EngineState, reason: str) -> None:
         log.info("engine_state_changed", extra={"model": model, "state": str(state), "reason": reason})
-        if state is not EngineState.READY:
+        if state is EngineState.READY:
+            self._recorder.engine_ready(model)
+        else:
             self._recorder.engine_lost(model)
+        if state in (EngineState.RESTARTING, EngineState.FAILED):
+            self._rollouts.trouble(Trouble.INCIDENT)
 
     def _watch_pressure(self) -> None:
         """Above the soft mark of memory arrivals queue, and those in flight go on."""
@@ -324,12 +344,12 @@ class Runtime:
         self._dispatcher.pump()
         log.debug("limit_changed", extra={"limit": event.limit, "reason": str(event.reason)})
 
-    def _judged(self, event: Violation | Recovery) -> None:
-        self._status.judged(event)
-        if isinstance(event, Violation):
-            log.warning("objective_violated", extra={"objective": event.objective, "why": event.why})
-        else:
-            log.info("objective_recovered", extra={"objective": event.objective, "after_s": event.duration_s})
+    def _judge_rollouts(self) -> None:
+        deadline_s = self.config.phase4_rollout.guard.first_token_deadline_s
+        self._recorder.check_first_tokens(deadline_s=deadline_s)
+        for trouble in self._status.troubles():
+            self._rollouts.trouble(trouble)
+        self._rollouts.tick()
 
     # Configuration
 
@@ -355,12 +375,14 @@ class Runtime:
         self.config = config
         self._settings = parameters.api_settings(config)
         self._flags.replace_spec(config.rollout)
+        self._rollouts.reconfigure(config.phase4_rollout.guard.params())
         self._limit.reconfigure(config.governor.limit_params())
         self._admission.set_limit(self._limit.value)
         self._admission.reconfigure(config.governor.admission_params())
         self._queue.replace_params(parameters.queue_params(config))
         self._fleet.reconfigure(config)
-        self._dispatcher.reconfigured(request_timeout_s=config.server.request_timeout_s)
+        drill = parameters.drill_params(config)
+        self._dispatcher.reconfigured(request_timeout_s=config.server.request_timeout_s, drill=drill)
         self._recorder.itl_sample_rate = config.phase4_rollout.qos_monitoring.sample_rate
         self._recorder.log_requests = config.logs.requests
         logging.getLogger().setLevel(config.logs.level.upper())

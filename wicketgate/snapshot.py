@@ -55,6 +55,8 @@ class Moment:
     objectives: tuple[Mapping[str, object], ...]
     config_error: str | None
     """Why the last edit of the configuration was not taken, None when it was."""
+    drill: str | None = None
+    """What is done to requests on purpose, None while nothing is."""
 
 
 def build(identity: Identity, moment: Moment, facts: Facts) -> dict[str, object]:
@@ -95,6 +97,7 @@ def build(identity: Identity, moment: Moment, facts: Facts) -> dict[str, object]
             "tokens_per_s": round(facts.tokens_per_s, 1),
         },
         "errors": {"error_ratio": facts.error_ratio},
+        "drill": moment.drill,
         "connections": {"h2": facts.http2_connections, "h1": facts.http1_connections},
         "objectives": list(moment.objectives),
         "rollouts": list(moment.rollouts),
@@ -105,6 +108,8 @@ def sentence(moment: Moment, facts: Facts) -> str:
     """Say in one plain sentence what an operator should know first; at most 150 characters."""
     if moment.state != "ready":
         return f"{moment.state}: {moment.reason}"[:150]
+    if moment.drill is not None:
+        return f"A drill is on (phase4_rollout.drill): {moment.drill}."[:150]
     troubled = [
         f"{row['id']} is {row['state']}: {row['last_exit']}"
         for row in moment.models

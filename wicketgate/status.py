@@ -7,6 +7,7 @@ It is what the admin application talks to. It keeps nothing but counts of episod
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from collections import Counter
@@ -16,14 +17,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from qos.policy import Recovery, State, Violation
+from rollout.guards import Attribution, Findings
+from rollout.spec import Trouble
 from rollout.stages import Phase
 from wicketgate import snapshot
 from wicketgate.facts import EngineFacts, Facts, Objective, Quantiles, Rollout
+from wicketgate.metrics import MANUAL
 from wicketgate.model import ModelState
 from wicketgate.snapshot import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from governor.admission import Admission
@@ -32,15 +36,21 @@ if TYPE_CHECKING:
     from qos.policy import Monitor
     from transport.server import Connections
     from wicketgate.config import RuntimeConfig
+    from wicketgate.drill import DrillParams
     from wicketgate.flags import FlagBoard
     from wicketgate.fleet import Fleet
     from wicketgate.loops import LoopLag
+    from wicketgate.lowering import Lowering
     from wicketgate.metrics import Metrics
     from wicketgate.model import ModelView
     from wicketgate.recorder import Recorder
+    from wicketgate.rollouts import Rollouts
+
+log = logging.getLogger(__name__)
 
 ALL_MODELS = "all"
 """Label of what covers several models."""
+_BROKEN = (ModelState.RESTARTING, ModelState.FAILED)
 _LOADED = (ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING)
 DIRECT = "direct"
 """What metrics call the phase of a feature that serves its percentage directly."""
@@ -56,6 +66,8 @@ class Sources:
     admission: Admission
     limit: Limit
     flags: FlagBoard
+    rollouts: Rollouts
+    drill: Callable[[], DrillParams]
     fleet: Fleet
     connections: Callable[[], Connections]
     metrics: Metrics
@@ -76,12 +88,23 @@ class Status:
         self.config_error: str | None = None
 
     def judged(self, event: Violation | Recovery) -> None:
-        """Count an episode of the monitor."""
+        """Count an episode of the monitor, and log it."""
         match event:
-            case Violation(objective=objective):
+            case Violation(objective=objective, why=why):
                 self._violations[objective] += 1
-            case Recovery(objective=objective):
+                log.warning("objective_violated", extra={"objective": objective, "why": why})
+            case Recovery(objective=objective, duration_s=duration_s):
                 self._recoveries[objective] += 1
+                log.info("objective_recovered", extra={"objective": objective, "after_s": duration_s})
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield what is wrong now and may keep a rollout from going on."""
+        if self._violations.total() > self._recoveries.total():
+            yield Trouble.VIOLATION
+        if self._sources.admission.is_held:
+            yield Trouble.RESOURCE
+        if any(model.state in _BROKEN for model in self._sources.fleet.views()):
+            yield Trouble.INCIDENT
 
     def metrics(self) -> bytes:
         """Return the metrics page."""
@@ -89,10 +112,10 @@ class Status:
 
     def features(self) -> Sequence[Mapping[str, object]]:
         """Return where every feature stands."""
-        recorder = self._sources.recorder
+        sources = self._sources
         return [
-            {**row, "in_flight_on": recorder.on_in_flight(str(row["feature"]))}
-            for row in self._sources.flags.describe()
+            {**row, "in_flight_on": sources.recorder.on_in_flight(str(row["feature"]))}
+            for row in sources.flags.describe(judged=sources.rollouts.judged())
         ]
 
     def models(self) -> Sequence[Mapping[str, object]]:
@@ -121,18 +144,27 @@ class Status:
 
     async def rollback(self, feature: str | None, *, actor: str, reason: str) -> Mapping[str, object]:
         """Take a feature, or all, to 0 %: in memory at once, then in the ledger, off the event loop."""
-        in_flight = {str(row["feature"]): row["in_flight_on"] for row in self.features()}
-        done = await asyncio.to_thread(self._sources.flags.rollback, feature, actor=actor, reason=reason)
-        for row in done.features:
-            self._sources.metrics.rollbacks.labels(row.feature, "manual").inc()
+        lowering = self._sources.flags.lower(feature, actor=actor, reason=reason)
+        for name in lowering.features:
+            self._sources.metrics.rolled_back(name, trigger=MANUAL, attribution=Attribution.UNKNOWN)
+        return await self._persist(lowering)
+
+    async def kill(self, *, actor: str, reason: str) -> Mapping[str, object]:
+        """Engage the kill switch: in memory at once, then in the ledger, off the event loop."""
+        return await self._persist(self._sources.flags.kill(actor=actor, reason=reason))
+
+    async def _persist(self, lowering: Lowering) -> Mapping[str, object]:
+        recorder = self._sources.recorder
+        in_flight = {name: recorder.on_in_flight(name) for name in lowering.features}
+        done = await asyncio.to_thread(self._sources.flags.persist, lowering)
+        self._sources.metrics.rollback_took(flip_s=done.flip_s, durable_s=done.durable_s)
         return {
-            "schema": "wicketgate.rollback/1",
+            "schema": "wicketgate.kill/1" if lowering.kills else "wicketgate.rollback/1",
             "ok": True,
-            "features": [
-                {**asdict(row), "in_flight_on": in_flight.get(row.feature, 0)} for row in done.features
-            ],
+            "features": [{**asdict(row), "in_flight_on": in_flight[row.feature]} for row in done.features],
             "flip_s": done.flip_s,
             "durable_s": done.durable_s,
+            "revision": done.revision,
         }
 
     def snapshot(self) -> Mapping[str, object]:
@@ -152,6 +184,7 @@ class Status:
                 for verdict in sources.monitor.verdicts(now_s=sources.clock())
             ),
             config_error=self.config_error,
+            drill=str(sources.drill()) if sources.drill().is_on else None,
         )
         return snapshot.build(self.identity, moment, self.facts())
 
@@ -195,6 +228,9 @@ class Status:
             models_loaded=sum(model.state in _LOADED for model in models),
             loop_lag_s=sources.lag.worst_s,
             loop_tasks=len(asyncio.all_tasks()),
+            guard=sources.rollouts.params,
+            state_age_s=sources.flags.age_s,
+            killed_by=sources.flags.killed_by,
         )
 
     def _objectives(self, now_s: float) -> tuple[Objective, ...]:
@@ -212,15 +248,18 @@ class Status:
         )
 
     def _rollouts(self) -> tuple[Rollout, ...]:
+        sources = self._sources
+        judged = sources.rollouts.judged()
         return tuple(
             Rollout(
                 feature=str(row["feature"]),
                 percentage=float(str(row["percentage"])),
                 phase=str(row["phase"] or DIRECT),
                 revision=int(str(row["revision"])),
-                in_flight_on=int(str(row["in_flight_on"])),
+                in_flight_on=sources.recorder.on_in_flight(str(row["feature"])),
+                findings=judged[row["feature"]].findings if row["feature"] in judged else Findings(),
             )
-            for row in self.features()
+            for row in sources.flags.describe()
         )
 
 

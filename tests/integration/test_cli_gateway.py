@@ -11,18 +11,16 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingUnixStreamServer
 from types import SimpleNamespace
 
 import pytest
 
+from tests.control_socket import Gateway
 from wicketgate.cli import control
 from wicketgate.cli.main import run
 from wicketgate.config import load
-from wicketgate.errors import ExitCode, NotFoundError, TimedOutError, UnreachableError
-from wicketgate.flags import FlagBoard, RollbackNotDurableError
+from wicketgate.errors import ExitCode, TimedOutError, UnreachableError
+from wicketgate.flags import FlagBoard
 from wicketgate.ledger import Ledger
 
 CONFIG = """
@@ -32,52 +30,6 @@ phase4_rollout:
   adaptive_governor: {enabled: true}
   http2_transport: {enabled: true, rollout_percentage: 50, mode: staged, key: connection}
 """
-
-
-class Gateway(ThreadingUnixStreamServer):
-    """A control socket in front of a real board, as the runtime's admin application has it."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, path, board: FlagBoard) -> None:
-        self.board = board
-        super().__init__(str(path), _Answers)
-
-
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        rows = [{**row, "in_flight_on": 3} for row in self.server.board.describe()]
-        if self.path == "/v1/rollout":
-            self._answer(200, {"schema": "wicketgate.rollout/1", "ok": True, "features": rows})
-        else:
-            self._answer(200, {**SNAPSHOT, "rollouts": rows})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        try:
-            done = self.server.board.rollback(body["feature"], actor=body["actor"], reason=body["reason"])
-        except NotFoundError as error:
-            self._answer(404, {"error": {"message": error.message}})
-            return
-        except RollbackNotDurableError as error:
-            self._answer(500, {"error": {"message": error.message, "code": error.code}})
-            return
-        rows = [{**asdict(each), "in_flight_on": 14} for each in done.features]
-        self._answer(200, {"features": rows, "flip_s": done.flip_s, "durable_s": done.durable_s})
-
-    def _answer(self, status: int, document: dict) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing on stderr."""
-
-    def address_string(self) -> str:
-        return "local"
 
 
 SNAPSHOT = {
@@ -123,7 +75,7 @@ def place(tmp_path):
 def gateway(place):
     """A gateway that answers and watches its ledger."""
     board = FlagBoard(load(place.config).rollout, place.ledger)
-    server = Gateway(place.socket, board)
+    server = Gateway(place.socket, board, snapshot=SNAPSHOT)
     board.start()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -217,6 +169,7 @@ def test_a_change_is_told_as_one_object(place, gateway, capsys):
         "phase": "running",
         "stage": "canary",
         "cause": "stage",
+        "compress": 1.0,
         "revision": 1,
         "gateway": "up",
     }
@@ -280,7 +233,9 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(place, gateway, cap
 def test_a_direct_feature_is_reset_after_a_rollback(place, gateway, capsys):
     called(place, "rollback", "adaptive_governor")
 
-    assert called(place, "rollout", "reset", "adaptive_governor", "--reason", "fixed") == ExitCode.DONE
+    words = ["rollout", "reset", "adaptive_governor", "--reason", "fixed"]
+    assert called(place, *words) == ExitCode.USAGE
+    assert called(place, *words, "--yes") == ExitCode.DONE
 
     assert "adaptive_governor" in gateway.assign("any").on
     assert 'Undo: wicketgate rollout reset adaptive_governor --reason "..."' in capsys.readouterr().out
@@ -305,10 +260,8 @@ def test_the_status_is_a_sentence_and_a_table(place, gateway, capsys):
 def test_the_status_as_json_is_the_snapshot_itself(place, gateway, capsys):
     called(place, "status", "--json")
 
-    assert answer(capsys) == {
-        **SNAPSHOT,
-        "rollouts": [{**row, "in_flight_on": 3} for row in gateway.describe()],
-    }
+    rows = [{**row, "in_flight_on": 3} for row in gateway.describe()]
+    assert answer(capsys) == json.loads(json.dumps({**SNAPSHOT, "rollouts": rows}))
 
 
 def test_the_features_are_told_by_the_gateway(place, gateway, capsys):
@@ -324,9 +277,9 @@ def test_one_feature_is_told_with_who_changed_it_and_why(place, gateway, capsys)
     called(place, "rollout", "status", "ttft_pipeline")
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("ttft_pipeline  ▸ canary 1/4")
-    assert lines[2].startswith("  Changed 20")
-    assert lines[2].endswith(": INC-7")
+    assert lines[0] == "ttft_pipeline  ▸ canary 1/4  revision 1"
+    assert any(line.startswith(" changed     20") and line.endswith(": INC-7") for line in lines)
+    assert lines[-1] == " take back   wicketgate rollback ttft_pipeline"
 
 
 def test_the_declaration_is_listed(place, gateway, capsys):

@@ -51,7 +51,7 @@ def test_a_rollback_is_last_whatever_is_written_beside_it(tmp_path):
         state = state_from("f", *row)
         given = Input.START if state.phase == "off" else Input.PROMOTE
         try:
-            after = apply(state, given, spec=SPEC, now_unix_s=0.0, actor=f"a{number}", force=True)
+            after = apply(state, given, spec=SPEC, now_unix_s=0.0, actor=f"a{number}")
             ledger.change(
                 ["f"], lambda *_: after.document(), action=given, actor="a", reason="",
                 expect_revision=row.revision,

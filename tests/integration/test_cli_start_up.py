@@ -11,10 +11,15 @@ SLOW = {
     "asyncio", "concurrent", "dataclasses", "difflib", "email", "http", "importlib.metadata", "inspect",
     "logging", "multiprocessing", "ssl", "tempfile", "traceback", "unittest", "xml", "zipfile",
 }  # fmt: skip
-OURS = {
-    "rollout", "rollout.latch", "wicketgate", "wicketgate.cli", "wicketgate.cli.commands",
-    "wicketgate.cli.control", "wicketgate.cli.main", "wicketgate.cli.output", "wicketgate.cli.place",
-    "wicketgate.cli.rollback", "wicketgate.errors", "wicketgate.ledger", "wicketgate.platform",
+TREE = {
+    "wicketgate", "wicketgate.cli", "wicketgate.cli.command", "wicketgate.cli.commands",
+    "wicketgate.cli.commands_rollout", "wicketgate.cli.main", "wicketgate.cli.options",
+    "wicketgate.cli.output", "wicketgate.errors",
+}  # fmt: skip
+LEDGER = {"wicketgate.audit", "wicketgate.ledger", "wicketgate.ledger_file"}
+PLACE = {"wicketgate.cli.place", "wicketgate.platform"}
+ROLLBACK = {
+    *TREE, *LEDGER, *PLACE, "rollout", "rollout.latch", "wicketgate.cli.control", "wicketgate.cli.rollback",
 }  # fmt: skip
 
 
@@ -38,7 +43,29 @@ def test_a_rollback_imports_little(tmp_path):
 
     assert {name.split(".")[0] for name in others} <= sys.stdlib_module_names
     assert others.isdisjoint(SLOW)
-    assert ours == OURS
+    assert ours == ROLLBACK
+
+
+def test_a_kill_imports_as_little(tmp_path):
+    others, ours = imported(tmp_path, "rollout", "kill", "--state-dir", str(tmp_path / "s"))
+
+    assert others.isdisjoint({*SLOW, "yaml"})
+    assert ours == ROLLBACK | {"wicketgate.cli.kill", "wicketgate.cli.question"}
+
+
+def test_a_completion_asks_no_gateway_and_imports_no_configuration(tmp_path):
+    others, ours = imported(tmp_path, "__complete", "rollback", "--state-dir", str(tmp_path / "s"), "t")
+
+    assert others.isdisjoint({*SLOW, "socket", "yaml", "pydantic"})
+    assert ours == TREE | LEDGER | PLACE | {"wicketgate.cli.completion"}
+
+
+@pytest.mark.parametrize("words", [["__complete", "rollout", "st"], ["completion", "bash"]])
+def test_a_completion_of_commands_imports_the_tree_alone(tmp_path, words):
+    others, ours = imported(tmp_path, *words)
+
+    assert others.isdisjoint({*SLOW, "json", "socket", "sqlite3", "yaml"})
+    assert ours == TREE | {"wicketgate.cli.completion"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["rollout"], ["rollback", "--help"]])
@@ -46,11 +73,4 @@ def test_help_imports_less(tmp_path, words):
     others, ours = imported(tmp_path, *words)
 
     assert others.isdisjoint({*SLOW, "json", "socket", "sqlite3", "pathlib", "yaml"})
-    assert ours == {
-        "wicketgate",
-        "wicketgate.cli",
-        "wicketgate.cli.commands",
-        "wicketgate.cli.main",
-        "wicketgate.cli.output",
-        "wicketgate.errors",
-    }
+    assert ours == TREE

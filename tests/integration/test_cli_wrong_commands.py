@@ -124,13 +124,13 @@ WRONG = [
     (
         "rollout promote http2_transport --force --yes",
         USAGE,
-        "--force goes past the hold, so promote needs --reason. Nothing was done.",
+        "--force goes against the evidence, so promote needs --reason. Nothing was done.",
         'wicketgate rollout promote http2_transport --force --reason "..."',
     ),
     (
         "rollout promote http2_transport",
         REFUSED,
-        "http2_transport has served 0 s of 1 d at canary. Nothing was done.",
+        "http2_transport stays at canary: no evidence was gathered there yet. Nothing was done.",
         'Promote anyway: wicketgate rollout promote http2_transport --force --reason "..."',
     ),
     (
@@ -175,6 +175,99 @@ WRONG = [
         "--expect-revision: is 1.5; it must be a whole number, 0 or more",
         "rollout start --help",
     ),
+    (
+        "rollout promote http2_transport --force --reason x",
+        USAGE,
+        "there is nobody to ask: Promote http2_transport at early 2/4: 1 % → 10 % of connections?",
+        "Pass --yes",
+    ),
+    (
+        "rollout promote http2_transport --expect-revision 1",
+        CONFLICT,
+        "http2_transport changed meanwhile: you saw revision 1, it is 2, canary 1/4 by",
+        "wicketgate rollout status http2_transport",
+    ),
+    (
+        "rollout start ttft_pipeline --compress 0.5",
+        USAGE,
+        "argument --compress: is 0.5; it must be a number from 1 to 1000000",
+        "rollout start --help",
+    ),
+    (
+        "rollout start ttft_pipeline --compress nan",
+        USAGE,
+        "argument --compress: is nan; it must be",
+        "--help",
+    ),
+    (
+        "rollout start --wait ttft_pipeline",
+        USAGE,
+        "argument --wait: is ttft_pipeline; it must be a time such as 30, 90s, 5m or 24h",
+        "rollout start --help",
+    ),
+    ("rollout start ttft_pipeline --wait 5x", USAGE, "argument --wait: is 5x; it must be a time", "--help"),
+    ("rollout start ttft_pipeline --wait=-1", USAGE, "argument --wait: is -1; it must be a time", "--help"),
+    (
+        "rollout start ttft_pipeline --wait 5s",
+        ExitCode.UNREACHABLE,
+        "no gateway is running, so nobody watches ttft_pipeline, and --wait would wait for nothing.",
+        "Start one: wicketgate serve",
+    ),
+    ("rollout pause http2_transport --wait", USAGE, "rollout pause takes no option --wait.", "--help"),
+    ("rollout stop http2_transport --force", USAGE, "rollout stop takes no option --force.", "--help"),
+    ("rollout status --wait", USAGE, "--wait needs the name of a feature", "rollout status --help"),
+    (
+        "rollout status adaptive_governor --wait 1",
+        REFUSED,
+        "adaptive_governor is a direct feature; it has no stage to wait for.",
+        "wicketgate rollout status adaptive_governor",
+    ),
+    (
+        "rollout status ttft_pipeline --exitcode",
+        USAGE,
+        "takes no option --exitcode. Did you mean --exit-code?",
+        "rollout status --help",
+    ),
+    ("rollout explain ttft_pipeline", USAGE, "the following arguments are required: --key", "--help"),
+    ("rollout explain ttft_pipline --key s", USAGE, "Did you mean ttft_pipeline?", "Features: "),
+    ("rollout history ttft_pipline", USAGE, "no feature named ttft_pipline. Did you mean ttft", "Features: "),
+    (
+        "rollout history --limit 0",
+        USAGE,
+        "argument --limit: is 0; it must be a whole number from 1",
+        "--help",
+    ),
+    ("rollout histroy", USAGE, "no command named rollout histroy. Did you mean history?", "rollout --help"),
+    ("rollout simulate ttft_pipeline", USAGE, "arguments are required: --rate, --rps", "simulate --help"),
+    (
+        "rollout simulate ttft_pipeline --rate 101% --rps 10",
+        USAGE,
+        "argument --rate: is 101%; it must be a percentage from 0 to 100, such as 1%",
+        "simulate --help",
+    ),
+    ("rollout simulate ttft_pipeline --rate 1% --rps 0", USAGE, "argument --rps: is 0; it must be", "--help"),
+    ("rollout simulate ttft_pipline --rate 1 --rps 1", USAGE, "Did you mean ttft_pipeline?", "Features: "),
+    (
+        "rollout simulate ttft_pipeline --rate 1 --rps 1 --at fulll",
+        USAGE,
+        "no stage named fulll has a hold.",
+        "Stages: canary, early, mid.",
+    ),
+    (
+        "rollout simulate ttft_pipeline --rate 1 --rps 1 --runs many",
+        USAGE,
+        "argument --runs: is many;",
+        "--help",
+    ),
+    ("rollout export", USAGE, "the following arguments are required: --format", "rollout export --help"),
+    ("rollout export --format yaml", USAGE, "argument --format: invalid choice: 'yaml'", "export --help"),
+    ("completion", USAGE, "the following arguments are required: SHELL", "wicketgate completion --help"),
+    ("completion tcsh", USAGE, "argument SHELL: invalid choice: 'tcsh'", "wicketgate completion --help"),
+    ("rollout kill ttft_pipeline", USAGE, "rollout kill takes no argument ttft_pipeline.", "kill --help"),
+    ("rollout kill --yes", USAGE, "rollout kill takes no option --yes.", "wicketgate rollout kill --help"),
+    ("rollout unkil", USAGE, "no command named rollout unkil. Did you mean unkill?", "rollout --help"),
+    ("rollout validate nope.yaml --fix", USAGE, "validate takes no option --fix.", "validate --help"),
+    ("rollout rollback", USAGE, "rollback needs the name of a feature, or --all", "rollback --help"),
     ("status", ExitCode.UNREACHABLE, "no gateway is running at", "Start one: wicketgate serve"),
 ]
 
@@ -195,7 +288,7 @@ def with_place(line: str, options: list[str]) -> list[str]:
     """Split a command line, and add the place where the command takes one."""
     words = line.split()
     takes_place = words[0] in ("status", "rollback") or (words[0] == "rollout" and len(words) > 2)
-    return [*words, *options] if takes_place and words[-1] != "--reason" else words
+    return [*words, *options] if takes_place and words[-1] not in ("--reason", "--wait") else words
 
 
 @pytest.mark.parametrize(("line", "code", "cause", "fix"), WRONG, ids=[each[0] for each in WRONG])
@@ -214,7 +307,7 @@ def test_a_wrong_command_is_told_cause_and_fix(options, capsys, line, code, caus
 @pytest.mark.parametrize(("line", "code", "cause", "fix"), WRONG, ids=[each[0] for each in WRONG])
 def test_under_json_it_is_told_as_one_object(options, capsys, line, code, cause, fix):
     words = with_place(line, options)
-    place = words.index("--reason") if words[-1] == "--reason" else len(words)
+    place = len(words) - 1 if words[-1] in ("--reason", "--wait") else len(words)
 
     assert run([*words[:place], "--json", *words[place:]]) == code
 
@@ -224,6 +317,17 @@ def test_under_json_it_is_told_as_one_object(options, capsys, line, code, cause,
     assert document["error"]["exit"] == code
     assert cause in document["error"]["message"]
     assert (fix in document["error"]["fix"]) if fix else document["error"]["fix"] is None
+
+
+def test_an_unkill_asks_and_there_is_nobody(options, capsys):
+    assert run(["rollout", "kill", *options]) == ExitCode.DONE
+    capsys.readouterr()
+
+    assert run(["rollout", "unkill", *options]) == USAGE
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: this asks first, and there is nobody to ask: Release the kill switch")
+    assert lines[1] == "  Pass --yes to answer yes. Nothing was done."
 
 
 def test_no_wrong_command_changes_the_ledger(options, tmp_path):

@@ -7,6 +7,7 @@ A comment `# exit N` beside a command names its exit code, 0 where there is none
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -82,11 +83,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture
 def fresh(gateway: Shell) -> Shell:
-    """The same, with no feature rolled back or under way."""
-    for feature in ("adaptive_governor", "http2_transport", "qos_monitoring"):
-        gateway.run(f"wicketgate rollout reset {feature} --reason next")
-    gateway.run("wicketgate rollout start ttft_pipeline --yes --reason next")
-    gateway.run("wicketgate rollout stop ttft_pipeline")
+    """The same, with nothing killed, rolled back or under way; only what the page before left is undone."""
+    rows = json.loads(gateway.run("wicketgate rollout status --json").stdout)["features"]
+    if any(row["cause"] == "killed" for row in rows):
+        gateway.run("wicketgate rollout unkill --yes --reason next")
+    for row in rows:
+        feature, phase = row["feature"], row["phase"]
+        if phase == "rolled_back":
+            verb = "start" if row["mode"] == "staged" else "reset"
+            gateway.run(f"wicketgate rollout {verb} {feature} --yes --reason next")
+        if row["mode"] == "staged" and phase != "off":
+            gateway.run(f"wicketgate rollout stop {feature}")
     return gateway
 
 

@@ -24,7 +24,7 @@ STREAMS = 32
 PROMPT_TOKENS = 600
 ANSWER_TOKENS = 900
 ROOM_BYTES = 24 << 20
-"""Between what the host takes at rest and the soft mark; the KV of all streams takes several times as much."""
+"""From what the host takes at rest to the soft mark; the KV of all streams is several times as much."""
 HARD = 2
 
 

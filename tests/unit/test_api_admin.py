@@ -30,6 +30,7 @@ class FakeOperations:
 
     def __init__(self) -> None:
         self.rolled_back: list[tuple[str | None, str, str]] = []
+        self.killed: tuple[str, str] | None = None
 
     def snapshot(self) -> Mapping[str, object]:
         return {"schema": "wicketgate.snapshot/1", "ok": True}
@@ -44,6 +45,10 @@ class FakeOperations:
         if feature == "nope":
             raise NotFoundError("no feature named nope")
         self.rolled_back.append((feature, actor, reason))
+        return {"ok": True}
+
+    async def kill(self, *, actor: str, reason: str) -> Mapping[str, object]:
+        self.killed = (actor, reason)
         return {"ok": True}
 
 
@@ -135,6 +140,27 @@ async def test_the_unix_socket_asks_for_nothing() -> None:
 
     assert answer.status_code == 200
     assert operations.rolled_back == [(None, "me", "INC-1")]
+
+
+async def test_evaluating_flags_is_a_read_whatever_its_method() -> None:
+    async with client(FakeOperations()) as http:
+        open_here = await http.post("/ofrep/v1/evaluate/flags", json={})
+    async with client(FakeOperations(), reads_need_token=True) as http:
+        closed = await http.post("/ofrep/v1/evaluate/flags", json={})
+
+    assert (open_here.status_code, closed.status_code) == (404, 401)
+
+
+async def test_a_kill_needs_the_token_and_says_who_and_why() -> None:
+    operations = FakeOperations()
+    body = {"actor": "ann@mill", "reason": "INC-9"}
+    async with client(operations) as http:
+        refused = await http.post("/v1/kill", json=body)
+        before = operations.killed
+        done = await http.post("/v1/kill", json=body, headers={"authorization": "Bearer secret"})
+
+    assert (refused.status_code, before) == (401, None)
+    assert (done.status_code, operations.killed) == (200, ("ann@mill", "INC-9"))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def screen(out: Terminal, *, color: str | None = None, **env: str) -> Screen:
 def table(width: int | None, *, encoding: str = "utf-8") -> list[str]:
     """Print the table to a terminal of a width, or to a file."""
     out = Terminal(encoding=encoding, is_terminal=width is not None)
-    screen(out, COLUMNS=str(width), NO_COLOR="1").table(HEADERS, ROWS, optional=("HOLD",))
+    screen(out, COLUMNS=str(width), NO_COLOR="1").table(HEADERS, ROWS, optional=(("HOLD",),))
     return out.getvalue().splitlines()
 
 
@@ -81,8 +81,15 @@ def test_a_narrow_terminal_drops_a_column_first():
     assert table(60)[1] == "adaptive_governor  ▸ mid 3/4    50 %  rollout promote it"
 
 
-def test_a_narrower_one_puts_the_last_column_under():
-    assert table(50) == [
+def test_a_narrower_one_puts_the_last_column_under_and_keeps_what_then_fits():
+    assert table(50)[:2] == [
+        "FEATURE            STAGE       SHARE  HOLD",
+        "adaptive_governor  ▸ mid 3/4    50 %  41 h of 72 h",
+    ]
+
+
+def test_a_very_narrow_one_does_both():
+    assert table(45) == [
         "FEATURE            STAGE       SHARE",
         "adaptive_governor  ▸ mid 3/4    50 %",
         "    rollout promote it",

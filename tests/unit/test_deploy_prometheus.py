@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES: list[dict[str, Any]] = yaml.safe_load(read(PROMETHEUS / "alerts.yml"))["groups"][0]["rules"]
+ALERT_TESTS = ("alerts_test.yml", "alerts_hours_test.yml")
 NAMES = [rule["alert"] for rule in RULES]
 DASHBOARD: dict[str, Any] = json.loads(read("deploy/grafana/wicketgate.json"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -109,7 +110,7 @@ def test_every_runbook_of_an_alert_has_its_alert() -> None:
 
 
 def test_every_alert_is_tested_to_fire_and_to_be_quiet() -> None:
-    groups = yaml.safe_load(read(PROMETHEUS / "alerts_test.yml"))["tests"]
+    groups = [group for file in ALERT_TESTS for group in yaml.safe_load(read(PROMETHEUS / file))["tests"]]
     cases = [case for group in groups for case in group["alert_rule_test"]]
     fires = {case["alertname"] for case in cases if case.get("exp_alerts")}
     quiet = {case["alertname"] for case in cases if not case.get("exp_alerts")}
@@ -186,7 +187,7 @@ def test_promtool_finds_no_fault_in_configuration_and_rules() -> None:
 
 @pytest.mark.needs("promtool")
 def test_every_alert_fires_where_it_should_and_is_quiet_else() -> None:
-    done = _promtool("test", "rules", "alerts_test.yml", folder=PROMETHEUS)
+    done = _promtool("test", "rules", *ALERT_TESTS, folder=PROMETHEUS)
 
     assert done.returncode == 0, done.stdout + done.stderr
 

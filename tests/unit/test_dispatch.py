@@ -13,15 +13,16 @@ from governor.admission import Admission, AdmissionParams
 from qos.figures import Figures
 from qos.policy import Monitor, MonitorParams
 from qos.window import WindowParams
-from tests.fakes import Clock, FakeEngine, FakeLanes, FakeText, request
+from tests.fakes import Clock, FakeEngine, FakeLanes, FakeRollouts, FakeText, request
+from wicketgate.drill import DrillParams
 from wicketgate.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
     UnavailableError,
+    WicketgateError,
 )
-from wicketgate.flags import Assignment
 from wicketgate.inference import Finished, FinishReason
 from wicketgate.metrics import Metrics
 from wicketgate.pipeline.dispatch import Dispatcher, Parts
@@ -30,6 +31,7 @@ from wicketgate.pipeline.queue import QueueParams, WaitQueue
 from wicketgate.pipeline.text import TextChunk
 from wicketgate.pipeline.warm import Warmer, WarmParams
 from wicketgate.recorder import Recorder, Sink
+from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -54,6 +56,7 @@ class House:
     lanes: FakeLanes
     dispatcher: Dispatcher
     metrics: Metrics
+    rollouts: FakeRollouts
 
     def count(self, outcome: str) -> float:
         return self.metrics.requests.labels("demo", "interactive", outcome)._value.get()
@@ -75,12 +78,13 @@ def build(
     metrics = Metrics(CollectorRegistry(), models=("demo",), features=tuple(sorted(ALL)))
     figures = Figures(WindowParams(), now_s=clock())
     monitor = Monitor(MonitorParams(), now_s=clock())
-    sink = Sink(figures=figures, monitor=monitor, metrics=metrics)
-    recorder = Recorder(sink, clock=clock, features=ALL)
+    rollouts = FakeRollouts()
+    sink = Sink(figures=figures, monitor=monitor, metrics=metrics, rollouts=rollouts)
+    recorder = Recorder(sink, clock=clock)
     warmer = Warmer(WarmParams(), text=text, engine=engine, spawn=spawn)
     lanes = FakeLanes(Lane(model="demo", text=text, engine=engine, warmer=warmer))
     parts = Parts(
-        assign=lambda _: Assignment(1, on),
+        assign=lambda _: rollouts.assigned(on),
         admission=admission,
         queue=WaitQueue(QueueParams()),
         recorder=recorder,
@@ -89,7 +93,7 @@ def build(
         clock=clock,
     )
     dispatcher = Dispatcher(parts, request_timeout_s=60.0)
-    return House(clock, engine, text, admission, recorder, warmer, lanes, dispatcher, metrics)
+    return House(clock, engine, text, admission, recorder, warmer, lanes, dispatcher, metrics, rollouts)
 
 
 async def settle() -> None:
@@ -366,7 +370,7 @@ async def test_a_warmed_prompt_counts_as_a_hit_of_the_pipeline() -> None:
 async def test_a_flag_taken_back_while_a_request_waits_leaves_its_assignment_alone() -> None:
     house = build()
     on = {"value": ALL}
-    parts = replace(house.dispatcher._parts, assign=lambda _: Assignment(1, on["value"]))
+    parts = replace(house.dispatcher._parts, assign=lambda _: Assigned(on["value"], 1))
     house.dispatcher._parts = parts
     first = await house.dispatcher.open(request("r1"))
     second = asyncio.create_task(house.dispatcher.open(request("r2")))
@@ -421,7 +425,7 @@ async def test_a_limit_raised_by_a_reload_lets_the_waiting_in_at_once() -> None:
     house.dispatcher.changed.clear()
 
     house.admission.reconfigure(AdmissionParams(fixed_limit=2, max_queued=4, max_wait_s=1.0))
-    house.dispatcher.reconfigured(request_timeout_s=30.0)
+    house.dispatcher.reconfigured(request_timeout_s=30.0, drill=DrillParams())
     await settle()
 
     assert second.done()
@@ -500,3 +504,69 @@ async def test_min_tokens_never_ask_for_more_than_the_context_leaves() -> None:
 
     sampling = house.engine.streams[0].sampling
     assert (sampling.max_tokens, sampling.min_tokens) == (4, 4)
+
+
+def drill(house: House, **params: object) -> None:
+    """Switch a drill on."""
+    params = DrillParams(feature="ttft_pipeline", **params)
+    house.dispatcher.reconfigured(request_timeout_s=60.0, drill=params)
+
+
+async def test_a_request_that_a_drill_hits_fails_before_the_engine_sees_it_and_frees_its_ticket() -> None:
+    house = build()
+    drill(house, fail_ratio=1.0)
+
+    with pytest.raises(WicketgateError, match="made to fail by a drill of ttft_pipeline") as caught:
+        await house.dispatcher.open(request())
+
+    assert (caught.value.status, caught.value.code) == (500, "drill")
+    assert house.engine.streams == []
+    assert house.admission.in_flight == 0
+    assert house.rollouts.endings == ["failed"]
+
+
+async def test_a_request_off_the_feature_of_a_drill_is_left_alone() -> None:
+    house = build(on=frozenset({"qos_monitoring"}))
+    drill(house, fail_ratio=1.0)
+
+    answer = await house.dispatcher.open(request())
+
+    assert answer.prompt_tokens == 5
+
+
+async def test_a_request_that_a_drill_delays_begins_when_the_delay_is_over() -> None:
+    house = build()
+    drill(house, delay_s=0.02)
+
+    waiting = asyncio.create_task(house.dispatcher.open(request()))
+    await settle()
+    begun = len(house.engine.streams)
+    await waiting
+
+    assert (begun, len(house.engine.streams)) == (0, 1)
+
+
+async def test_a_drill_is_logged_when_it_begins_and_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    house = build()
+
+    drill(house, fail_ratio=0.5)
+    drill(house, fail_ratio=0.5)
+    drill(house)
+
+    told = [(record.message, record.drill) for record in caplog.records]
+    said = "requests on ttft_pipeline: 50 % of them fail"
+    assert told == [("drill_on", said), ("drill_over", said)]
+
+
+async def test_a_fault_in_the_text_of_an_answer_is_a_failure_and_no_client_that_went_away() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.engine.streams[0].give(-1)
+
+    with pytest.raises(ValueError, match="chr"):
+        await answer.next()
+    answer.cancel()
+
+    assert house.rollouts.endings == ["failed"]
+    assert (house.count("error"), house.count("cancelled")) == (1, 0)
+    assert house.admission.in_flight == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ import pytest
 from tests.conftest import ROOT
 from wicketgate.cli.commands import COMMANDS
 from wicketgate.config import load
+from wicketgate.errors import UsageError
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from pathlib import Path
 
 PAGES = sorted(
@@ -103,6 +106,36 @@ def test_the_readme_lists_every_command_as_help_does() -> None:
     assert listed == {
         f"wicketgate {command.shown or name}": command.summary for name, command in COMMANDS.items()
     }
+
+
+def parse(words: list[str]) -> Namespace:
+    """Read a command line, without its first word; raises where a command or an option does not exist."""
+    name = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
+    return COMMANDS[name].parser(name).parse_args(words[len(name.split()) :])
+
+
+def command_lines(page: str) -> list[str]:
+    """Return the commands of wicketgate in the blocks of a page."""
+    lines = [
+        line for kind in ("sh", "text") for block in blocks(page, kind) for line in block.text.splitlines()
+    ]
+    return [line.partition(" | ")[0] for line in lines if line.startswith("wicketgate ")]
+
+
+@pytest.mark.parametrize("page", [name for name in NAMES if "/" in name and command_lines(name)])
+def test_every_command_in_a_block_has_the_options_that_it_takes(page: str) -> None:
+    for line in command_lines(page):
+        parse(shlex.split(line, comments=True)[1:])
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    with pytest.raises(UsageError):
+        parse(["rollback", "ttft_pipeline", "--softly"])
+
+
+def test_the_commands_of_the_runbooks_are_found() -> None:
+    assert len(command_lines("runbooks/rollout-procedure.md")) >= 15
+    assert any("--watch" in line for line in command_lines("runbooks/rollout-procedure.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -21,6 +21,7 @@ from wicketgate.api.fields import _FAULTS
 from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.metrics import Metrics
 from wicketgate.recorder import Record
+from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +145,7 @@ def test_the_page_of_metrics_lists_every_metric_with_type_and_labels() -> None:
 
 
 def test_the_page_of_logs_lists_the_fields_of_a_request_in_order() -> None:
-    record = Record(request=request(), on=frozenset({"qos_monitoring"}), revision=1)
+    record = Record(request=request(), assigned=Assigned(frozenset({"qos_monitoring"}), 1))
 
     fields = list(recorder.line(record, "ok", 200, "stop", record.request.arrived_s))
 

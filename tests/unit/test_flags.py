@@ -1,4 +1,4 @@
-"""Pins the board: memory first and ledger next, the latch, an unreadable ledger, what is told to whom."""
+"""Pins the board: memory first and ledger next, latches, retries, an unreadable ledger, who is told what."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from rollout.guards import Findings
 from rollout.spec import DEFAULT_SPEC, Feature, Mode, Spec
 from rollout.stages import Input, apply, state_from
+from rollout.verdict import Judged, Kind, Verdict
 from wicketgate.errors import NotFoundError
-from wicketgate.flags import HOLD_ACTOR, FlagBoard, FlagSnapshot, RollbackNotDurableError, describe
+from wicketgate.flags import RETRY_S, FlagBoard, FlagSnapshot, RollbackNotDurableError, describe
 from wicketgate.ledger import KILL_SWITCH, NO_ROW, Ledger
 
 SPEC = Spec(features={"ttft": Feature(name="ttft", mode=Mode.STAGED), "gov": Feature(name="gov")})
-DAY_S = 86_400.0
 
 
 class Clock:
@@ -31,10 +32,20 @@ class Clock:
 @pytest.fixture
 def desk(tmp_path):
     """A board over an empty ledger, and what it told."""
-    clock, told = Clock(), []
+    clock, told, lowered, unsaved = Clock(), [], [], []
     ledger = Ledger(tmp_path / "ledger.db", unix_clock=clock, timeout_s=0.05)
-    board = FlagBoard(SPEC, ledger, on_change=told.append, clock=lambda: 0.0, unix_clock=clock)
-    return SimpleNamespace(board=board, ledger=ledger, told=told, clock=clock)
+    board = FlagBoard(
+        SPEC,
+        ledger,
+        on_change=told.append,
+        on_lowered=lowered.append,
+        on_unsaved=lambda: unsaved.append(1),
+        clock=clock,
+        unix_clock=clock,
+    )
+    return SimpleNamespace(
+        board=board, ledger=ledger, told=told, lowered=lowered, unsaved=unsaved, clock=clock
+    )
 
 
 def change(ledger: Ledger, feature: str, given: Input, **other: object) -> None:
@@ -198,8 +209,9 @@ def test_the_log_tells_once_that_the_ledger_cannot_be_read_and_once_that_it_can(
     desk.board.refresh()
     desk.board.refresh()
 
-    assert [record.message for record in caplog.records] == ["ledger_unusable", "ledger_usable"]
-    assert "file is not a database" in caplog.records[0].problem
+    told = [record for record in caplog.records if record.message.startswith("ledger_")]
+    assert [record.message for record in told] == ["ledger_unusable", "ledger_usable"]
+    assert "file is not a database" in told[0].problem
 
 
 def test_a_look_notices_that_the_ledger_was_spoilt_and_restored(desk):
@@ -266,57 +278,188 @@ def test_http2_is_refused_where_the_feature_is_not_declared(desk):
     assert not desk.board.accepts_h2("127.0.0.1:9")
 
 
-def test_a_served_hold_is_written_down(desk):
-    change(desk.ledger, "ttft", Input.START)
-    desk.board.refresh()
-
-    watch = desk.ledger.watch()
-    desk.clock.unix_s += DAY_S - 1
-    desk.board.look(watch)
-    early = desk.board.describe()[0]
-    desk.clock.unix_s += 1
-    desk.board.look(watch)
-    desk.board.look(watch)
-    watch.close()
-
-    held = desk.board.describe()[0]
-    assert (early["phase"], held["phase"]) == ("running", "holding")
-    assert (held["percentage"], held["actor"], held["held_s"]) == (1.0, HOLD_ACTOR, DAY_S)
-
-
-def test_a_feature_is_described_with_everything_a_screen_needs(desk):
+def test_a_feature_is_described_with_the_time_of_its_last_change_as_people_read_it(desk):
     change(desk.ledger, "ttft", Input.START, reason="INC-7")
     desk.board.refresh()
-    desk.clock.unix_s += 60
 
     row = desk.board.describe()[0]
 
-    assert row == {
-        "feature": "ttft",
-        "mode": "staged",
-        "enabled": True,
-        "phase": "running",
-        "stage": "canary",
-        "stage_index": 0,
-        "percentage": 1.0,
-        "ceiling_percentage": 100.0,
-        "cause": "stage",
-        "revision": 1,
-        "held_s": 60.0,
-        "hold_s": DAY_S,
-        "actor": "ann@mill",
-        "reason": "INC-7",
-        "updated_at": "2023-11-14T22:13:20Z",
-        "key": "session",
-        "bucketing": "murmur3-cbor/1",
-        "requires": [],
-        "stages": [
-            {"name": "canary", "percentage": 1.0, "hold_s": DAY_S},
-            {"name": "early", "percentage": 10.0, "hold_s": 2 * DAY_S},
-            {"name": "mid", "percentage": 50.0, "hold_s": 3 * DAY_S},
-            {"name": "full", "percentage": 100.0, "hold_s": None},
-        ],
-    }
+    assert (row["feature"], row["phase"], row["reason"]) == ("ttft", "running", "INC-7")
+    assert row["updated_at"] == "2023-11-14T22:13:20Z"
+    assert "updated_unix_s" not in row
+
+
+def test_what_the_stage_of_a_feature_has_shown_is_described_with_it(desk):
+    change(desk.ledger, "ttft", Input.START)
+    desk.board.refresh()
+    judged = {"ttft": Judged(Findings(served_s=90.0), Verdict(kind=Kind.INCONCLUSIVE, reasons=("wait",)))}
+
+    rows = desk.board.describe(judged=judged)
+
+    assert (rows[0]["held_s"], rows[0]["verdict"]["reasons"]) == (90.0, ["wait"])
+    assert rows[1]["findings"] is None
+
+
+def test_a_feature_is_lowered_in_memory_before_anything_is_written(desk):
+    lowering = desk.board.lower("gov", actor="auto:errors", reason="2 of 2 failed")
+
+    assert on(desk.board) == frozenset()
+    assert not desk.ledger.path.exists()
+    assert (lowering.trigger, lowering.features) == ("errors", ("gov",))
+
+
+def test_what_was_lowered_stays_so_while_the_ledger_says_otherwise(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+    desk.board.refresh()
+    desk.board.lower("ttft", actor="auto:errors", reason="r")
+
+    desk.board.refresh()
+
+    assert on(desk.board) == {"gov"}
+
+
+def test_that_an_older_lowering_is_saved_does_not_end_a_newer_one(desk):
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+    desk.board.refresh()
+    older = desk.board.lower("ttft", actor="auto:errors", reason="one")
+    newer = desk.board.lower("ttft", actor="ann@mill", reason="two")
+    desk.board.persist(older)
+    change(desk.ledger, "ttft", Input.START, at_stage="full")
+    desk.board.refresh()
+    between = on(desk.board)
+
+    desk.board.persist(newer)
+
+    assert "ttft" not in between | on(desk.board)
+    assert desk.ledger.read().rows["ttft"].document["phase"] == "rolled_back"
+
+
+def test_a_lowering_is_saved_with_its_evidence_and_told_to_the_other_nodes_after_that(desk):
+    evidence = {"n": 2, "k": 2, "e": 9000.0}
+    lowering = desk.board.lower("gov", actor="auto:errors", reason="2 of 2 failed", evidence=evidence)
+    before = list(desk.lowered)
+
+    done = desk.board.persist(lowering)
+
+    record = desk.ledger.history()[0]
+    assert (record["actor"], record["reason"], record["evidence"]) == (
+        "auto:errors",
+        "2 of 2 failed",
+        evidence,
+    )
+    assert (done.revision, done.features[0].from_percentage) == (1, 100)
+    assert (before, desk.lowered) == ([], [lowering])
+
+
+def test_a_change_of_shares_by_a_lowering_is_told_once(desk):
+    desk.board.persist(desk.board.lower("gov", actor="a", reason="r"))
+
+    assert [snapshot.shares["gov"].millipercent for snapshot in desk.told] == [0]
+
+
+def test_a_kill_puts_everything_off_in_memory_and_then_in_the_ledger(desk):
+    lowering = desk.board.kill(actor="ann@mill", reason="INC-9")
+    in_memory, killed_by = on(desk.board), desk.board.killed_by
+
+    done = desk.board.persist(lowering)
+
+    assert (in_memory, killed_by) == (frozenset(), {"ledger"})
+    assert (done.revision, desk.ledger.read().killed) == (1, True)
+    assert [each.feature for each in done.features] == ["ttft", "gov"]
+
+
+def test_a_kill_that_is_not_saved_yet_survives_a_look_at_the_ledger(desk):
+    desk.board.kill(actor="ann@mill", reason="r")
+
+    desk.board.refresh()
+
+    assert on(desk.board) == frozenset()
+
+
+def test_what_was_killed_is_as_it_was_once_the_ledger_is_unkilled(desk):
+    desk.board.persist(desk.board.kill(actor="ann@mill", reason="r"))
+
+    desk.ledger.set_killed(False, actor="ann@mill", reason="mended")
+    desk.board.refresh()
+
+    assert on(desk.board) == {"gov"}
+    assert desk.board.killed_by == frozenset()
+
+
+def test_the_files_kill_switch_is_told_apart_from_the_ledgers(desk):
+    desk.board.replace_spec(replace(SPEC, kill_switch=True))
+
+    assert desk.board.killed_by == {"file"}
+
+
+def test_what_could_not_be_saved_is_tried_again_once_a_second_until_it_is(desk):
+    change(desk.ledger, "ttft", Input.START)
+    watch = desk.ledger.watch()
+    content = spoil(desk.ledger)
+    with pytest.raises(RollbackNotDurableError):
+        desk.board.rollback("gov", actor="a", reason="r")
+    desk.board.look(watch)
+    tried_at_once = len(desk.unsaved)
+    desk.clock.unix_s += RETRY_S
+    desk.board.look(watch)
+    tried_later, waiting = len(desk.unsaved), desk.board.unsaved
+
+    desk.ledger.path.write_bytes(content)
+    desk.clock.unix_s += RETRY_S
+    desk.board.look(watch)
+    watch.close()
+
+    assert (tried_at_once, tried_later, waiting) == (1, 2, 1)
+    assert desk.board.unsaved == 0
+    assert desk.ledger.read().rows["gov"].document["phase"] == "rolled_back"
+    assert len(desk.lowered) == 1
+
+
+def test_what_could_not_be_saved_is_tried_for_the_last_time_at_the_end(desk):
+    change(desk.ledger, "ttft", Input.START)
+    content = spoil(desk.ledger)
+    with pytest.raises(RollbackNotDurableError):
+        desk.board.rollback("gov", actor="a", reason="r")
+    desk.ledger.path.write_bytes(content)
+
+    desk.board.stop()
+
+    assert desk.ledger.read().rows["gov"].document["phase"] == "rolled_back"
+
+
+def test_the_log_tells_of_a_rollback_what_a_person_wants_to_know(desk, caplog):
+    caplog.set_level(logging.WARNING)
+
+    evidence = {"attribution": "canary"}
+    desk.board.persist(desk.board.lower("gov", actor="auto:errors", reason="r", evidence=evidence))
+
+    (record,) = [each for each in caplog.records if each.message == "rolled_back"]
+    assert (record.features, record.actor, record.attribution) == (["gov"], "auto:errors", "canary")
+
+
+def test_the_age_of_what_is_known_counts_from_the_last_good_look(desk):
+    change(desk.ledger, "ttft", Input.START)
+    watch = desk.ledger.watch()
+    desk.board.look(watch)
+    desk.clock.unix_s += 5
+    grown = desk.board.age_s
+    desk.board.look(watch)
+    seen = desk.board.age_s
+    spoil(desk.ledger)
+    desk.clock.unix_s += 7
+
+    desk.board.look(watch)
+    watch.close()
+
+    assert (grown, seen, desk.board.age_s) == (5, 0, 7)
+
+
+def test_saved_evidence_is_read_with_the_states(desk):
+    desk.ledger.save_evidence({"ttft": {"n": 3}})
+
+    desk.board.refresh()
+
+    assert desk.board.evidence == {"ttft": {"n": 3}}
 
 
 def test_a_direct_feature_has_no_phase_until_it_is_rolled_back(desk):
@@ -330,6 +473,6 @@ def test_a_direct_feature_has_no_phase_until_it_is_rolled_back(desk):
 
 
 def test_a_snapshot_describes_itself_without_a_board():
-    rows = describe(FlagSnapshot(DEFAULT_SPEC, {}), now_unix_s=0.0)
+    rows = describe(FlagSnapshot(DEFAULT_SPEC, {}))
 
     assert [row["feature"] for row in rows] == list(DEFAULT_SPEC.features)

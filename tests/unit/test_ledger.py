@@ -1,4 +1,4 @@
-"""Pins the ledger: state and audit in one transaction, compare-and-swap, the hash chain, what damage does."""
+"""Pins the ledger: state and audit in one transaction, compare-and-swap, the chain, evidence, the kill."""
 
 from __future__ import annotations
 
@@ -133,7 +133,105 @@ def test_a_reason_of_strange_letters_is_kept(ledger):
 def test_the_kill_switch_is_a_row_that_is_no_feature(ledger):
     ledger.change([KILL_SWITCH], lambda *_: {"engaged": True}, action="kill", actor="a", reason="r")
 
-    assert ledger.read() == Contents({}, killed=True, revision=1)
+    assert ledger.read() == Contents({}, killed=True, revision=1, kill_switch=Row(1, {"engaged": True}))
+
+
+def test_the_kill_switch_says_who_moved_it_and_can_be_moved_back(ledger):
+    ledger.set_killed(True, actor="ann@mill", reason="INC-9")
+
+    row = ledger.set_killed(False, actor="bob@mill", reason="mended", expect_revision=1)
+
+    assert (row.revision, row.document["engaged"], row.document["actor"]) == (2, False, "bob@mill")
+    assert not ledger.read().killed
+    assert [each["action"] for each in audit(ledger)] == ["kill", "unkill"]
+
+
+def test_moving_the_kill_switch_where_it_stands_writes_nothing(ledger):
+    first = ledger.set_killed(True, actor="ann@mill", reason="r")
+
+    second = ledger.set_killed(True, actor="bob@mill", reason="r")
+
+    assert second == first
+    assert ledger.verify() == 1
+
+
+def test_unkilling_at_another_revision_is_refused(ledger):
+    ledger.set_killed(True, actor="ann@mill", reason="r")
+
+    with pytest.raises(RevisionConflictError, match="kill_switch changed meanwhile"):
+        ledger.set_killed(False, actor="bob@mill", reason="r", expect_revision=0)
+
+    assert ledger.read().killed
+
+
+def test_the_evidence_that_led_to_a_change_is_in_the_audit(ledger):
+    write(ledger, evidence={"n": 40, "k": 2, "e": 2100.5})
+
+    assert audit(ledger)[0]["evidence"] == {"n": 40, "k": 2, "e": 2100.5}
+    assert ledger.verify() == 1
+
+
+def test_saved_evidence_is_read_back_and_is_no_change(ledger):
+    write(ledger)
+    ledger.save_evidence({"f": {"n": 1}, "g": {"n": 2}})
+    ledger.save_evidence({"f": {"n": 3}})
+
+    contents = ledger.read()
+
+    assert contents.evidence == {"f": {"n": 3}, "g": {"n": 2}}
+    assert contents.revision == ledger.verify() == 1
+
+
+def test_a_ledger_of_before_there_was_evidence_has_none(ledger):
+    write(ledger)
+
+    assert ledger.read().evidence == {}
+
+
+def test_evidence_can_be_saved_before_anything_was_changed(ledger):
+    ledger.save_evidence({"f": {"n": 1}})
+
+    assert ledger.read() == Contents({}, killed=False, revision=0, evidence={"f": {"n": 1}})
+
+
+@pytest.mark.parametrize("document", ["{", "[]", "7"])
+def test_damaged_evidence_counts_as_lost_and_harms_nothing_else(ledger, document):
+    write(ledger)
+    ledger.save_evidence({"f": {"n": 1}, "g": {"n": 2}})
+    damage(ledger, "UPDATE evidence SET document = ? WHERE feature = 'f'", document)
+
+    contents = ledger.read()
+
+    assert contents.evidence == {"g": {"n": 2}}
+    assert contents.rows["f"] == Row(1, {"share": 1})
+
+
+def test_saved_evidence_is_noticed_as_any_change_of_the_file(ledger):
+    write(ledger)
+    watch = ledger.watch()
+    watch.changed()
+
+    ledger.save_evidence({"f": {"n": 1}})
+
+    assert watch.changed()
+    watch.close()
+
+
+def test_history_is_newest_first_and_of_one_feature_with_the_kill_switch(ledger):
+    for feature in ("a", "b", "a"):
+        write(ledger, feature)
+    ledger.set_killed(True, actor="ann@mill", reason="r")
+
+    def told(**asked) -> list[tuple[str, int]]:
+        return [(each["feature"], each["revision"]) for each in ledger.history(**asked)]
+
+    assert told() == [(KILL_SWITCH, 4), ("a", 3), ("b", 2), ("a", 1)]
+    assert told(feature="b") == [(KILL_SWITCH, 4), ("b", 2)]
+    assert told(feature="a", limit=2) == [(KILL_SWITCH, 4), ("a", 3)]
+
+
+def test_a_ledger_that_does_not_exist_has_no_history(ledger):
+    assert ledger.history() == []
 
 
 def test_an_untouched_ledger_verifies(ledger):

@@ -114,6 +114,14 @@ def test_a_violated_objective_comes_first() -> None:
     assert snapshot.sentence(moment, FACTS) == why
 
 
+def test_a_drill_is_told_before_whatever_it_may_have_caused() -> None:
+    moment = replace(MOMENT, drill="requests on ttft_pipeline: 25 % of them fail")
+
+    text = snapshot.sentence(moment, FACTS)
+
+    assert text.startswith("A drill is on (phase4_rollout.drill): requests on ttft_pipeline: 25 %")
+
+
 def test_the_engine_is_the_default_models_and_its_loads_are_everybodys() -> None:
     other = EngineFacts(model="b", rows=2, kv_bytes=10, disk_bytes=20, memory_bytes=30, pressure=1)
     facts = replace(FACTS, engines=(*FACTS.engines, other))

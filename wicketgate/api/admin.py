@@ -1,5 +1,5 @@
 """
-The admin application: metrics, health, the snapshot, rollouts and rollback.
+The admin application: metrics, health, the snapshot, rollouts, rollback and kill.
 
 It is served twice. On the Unix socket (mode 0600) the caller is this machine's user. On TCP the `Host` must
 be a name of this listener (421 otherwise: DNS rebinding), a foreign `Origin` gets 403, and what changes
@@ -46,6 +46,8 @@ SNAPSHOT_PERIOD_S = 1.0
 """A snapshot stream sends one this often."""
 MAX_VIEWERS = 16
 """Snapshot streams at a time."""
+EVALUATIONS = "/ofrep/v1/evaluate/"
+"""What is posted below only reads."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Host names that are always this machine."""
 
@@ -64,6 +66,9 @@ class Operations(Protocol):
 
     async def rollback(self, feature: str | None, *, actor: str, reason: str) -> Mapping[str, object]:
         """Take a feature, or all, to 0 %, latched."""
+
+    async def kill(self, *, actor: str, reason: str) -> Mapping[str, object]:
+        """Engage the kill switch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +113,20 @@ def create_admin_app(
         )
         return JSONResponse(done)
 
+    async def kill(request: Request) -> Response:
+        body = await read_body(request)
+        done = await operations.kill(
+            actor=text_field(body, "actor") or "admin", reason=text_field(body, "reason") or ""
+        )
+        return JSONResponse(done)
+
     routes: list[BaseRoute] = [
         metrics_route(operations.metrics),
         Route("/v1/snapshot", snapshot),
         Route("/v1/snapshots", _Snapshots(operations, viewers)),
         Route("/v1/rollout", features),
         Route("/v1/rollback", rollback, methods=["POST"]),
+        Route("/v1/kill", kill, methods=["POST"]),
         *more_routes,
     ]
     app: ASGIApp = Starlette(routes=routes, exception_handlers={WicketgateError: _failed})
@@ -198,7 +211,8 @@ class _Guarded:
         origin = headers.get("origin")
         if origin is not None and origin.split("://", 1)[-1] != host:
             return ForbiddenError("requests of foreign pages are refused", code="foreign_origin")
-        changes = scope["method"] not in {"GET", "HEAD"}
+        # An evaluation of flags has a body, and changes nothing.
+        changes = scope["method"] not in {"GET", "HEAD"} and not scope["path"].startswith(EVALUATIONS)
         probes = scope["path"].startswith("/health/")
         if changes or (self._guard.reads_need_token and not probes):
             return self._check_token(headers.get("authorization"))

@@ -13,6 +13,7 @@ from wicketgate.inference import Finished, FinishReason
 if TYPE_CHECKING:
     from governor.admission import Ticket
     from wicketgate.errors import WicketgateError
+    from wicketgate.inference import TokenChunk
     from wicketgate.pipeline.lane import Lane, TokenStream
     from wicketgate.pipeline.text import TextChunk, TextStream
     from wicketgate.recorder import Record
@@ -78,12 +79,21 @@ class Answer:
                     return rest
                 continue
             self._desk.note_tokens(self._record, len(news.tokens), self._stream.cached_tokens)
-            chunk = self._text.feed(news)
+            chunk = self._read(news)
             if self._text.stopped:
                 self._stream.cancel()
                 self._end(self._ended(FinishReason.STOP, None))
             if chunk is not None:
                 return chunk
+
+    def _read(self, news: TokenChunk) -> TextChunk | None:
+        """Turn tokens into text; a fault in that is a failure of ours, and no client that went away."""
+        try:
+            return self._text.feed(news)
+        except Exception:
+            self._stream.cancel()
+            self._end(self._ended(FinishReason.ERROR, None))
+            raise
 
     def _expire(self) -> None:
         self._is_late = True

@@ -9,10 +9,12 @@ A model that is not loaded is waited for before the ticket, so that nobody else 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from governor.admission import Admitted, Outcome, Queued, Shed
+from wicketgate.drill import Drill, DrillParams
 from wicketgate.errors import InvalidRequestError, OverloadedError, UnavailableError, WicketgateError
 from wicketgate.inference import TextPrompt, TokenPrompt
 from wicketgate.pipeline.answer import Answer, Run
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from governor.admission import Admission, Ticket
-    from wicketgate.flags import Assignment
     from wicketgate.inference import Finished, InferenceRequest
     from wicketgate.pipeline.lane import Lane, Lanes
     from wicketgate.pipeline.queue import WaitQueue
     from wicketgate.recorder import Record, Recorder
+    from wicketgate.rollouts import Assigned
+
+log = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 4
 """First guess of a prompt's length, until it is tokenised."""
@@ -41,7 +45,7 @@ class _Waiter:
 class Parts:
     """What a dispatcher is made of."""
 
-    assign: Callable[[InferenceRequest], Assignment]
+    assign: Callable[[InferenceRequest], Assigned]
     admission: Admission
     queue: WaitQueue
     recorder: Recorder
@@ -57,6 +61,8 @@ class Dispatcher:
     def __init__(self, parts: Parts, *, request_timeout_s: float) -> None:
         self._parts = parts
         self.request_timeout_s = request_timeout_s
+        self.drill = Drill(DrillParams())
+        """Makes requests fail, or wait, on purpose; off until `reconfigured`."""
         self._waiters: dict[str, _Waiter] = {}
         self.changed = asyncio.Event()
         """Set when the deadline of admission may have moved."""
@@ -70,10 +76,10 @@ class Dispatcher:
             OverloadedError: refused by admission, or waited too long.
             UnavailableError: the model cannot be served now.
             InvalidRequestError: the prompt can never be served.
+            WicketgateError: a drill made it fail.
         """
         parts = self._parts
-        assignment = parts.assign(request)
-        record = parts.recorder.arrived(request, on=assignment.on, revision=assignment.revision)
+        record = parts.recorder.arrived(request, parts.assign(request))
         lane: Lane | None = None
         ticket: Ticket | None = None
         try:
@@ -81,6 +87,7 @@ class Dispatcher:
             _require(lane)
             ticket = await self._ticket(request, record, lane)
             parts.recorder.admitted(record)
+            await self._rehearse(record)
             _require(lane)
             ids = await self._ids(request, record, lane)
             request = _fitted(request, ids, context_tokens=lane.engine.context_tokens)
@@ -97,6 +104,17 @@ class Dispatcher:
         )
         run = Run(record=record, ticket=ticket, lane=lane, stream=stream, text=text, prompt_tokens=len(ids))
         return Answer(self, run)
+
+    async def _rehearse(self, record: Record) -> None:
+        """Let the drill hit a request, where one is on."""
+        hit = self.drill.hit(record.on)
+        if hit is None:
+            return
+        if hit.fails:
+            raise WicketgateError(
+                f"made to fail by a drill of {self.drill.params.feature} (phase4_rollout.drill)", code="drill"
+            )
+        await asyncio.sleep(hit.delay_s)
 
     async def _ticket(self, request: InferenceRequest, record: Record, lane: Lane) -> Ticket:
         parts = self._parts
@@ -149,9 +167,15 @@ class Dispatcher:
                 parts.admission.leave(request.id, now_s=parts.clock())
             self.pump()
 
-    def reconfigured(self, *, request_timeout_s: float) -> None:
-        """Go on with another time limit, after admission and queue have got their new parameters."""
+    def reconfigured(self, *, request_timeout_s: float, drill: DrillParams) -> None:
+        """Go on with other parameters, after admission and queue have got theirs."""
         self.request_timeout_s = request_timeout_s
+        before = self.drill.params
+        self.drill.reconfigure(drill)
+        if drill.is_on and drill != before:
+            log.warning("drill_on", extra={"drill": str(drill)})
+        elif before.is_on and not drill.is_on:
+            log.warning("drill_over", extra={"drill": str(before)})
         self.changed.set()
         self.pump()
 
