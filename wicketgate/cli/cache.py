@@ -42,7 +42,7 @@ def ls(args: Namespace) -> int:
             )
             for report, entry in rows
         ],
-        optional=("MODEL", "PREFIX"),
+        optional=(("MODEL",), ("PREFIX",)),
     )
     return ExitCode.DONE
 

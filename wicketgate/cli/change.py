@@ -7,33 +7,35 @@ endpoint; a running gateway takes it up, and is waited for. What raises it again
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rollout.assignment import FlagSnapshot
 from rollout.spec import Mode
-from rollout.stages import HoldNotServedError, Input, Phase, State, TransitionError, UnknownStageError, apply
-from wicketgate.cli.features import UNITS, WHY, stage
-from wicketgate.cli.output import Screen, duration, print_json, share
+from rollout.stages import Input, Phase, State, TransitionError, UnknownStageError, apply
+from wicketgate.cli import telling, verdicts
+from wicketgate.cli.features import stage
+from wicketgate.cli.output import Screen, print_json
 from wicketgate.cli.place import find
-from wicketgate.cli.rollback import actor, confirm, undo
-from wicketgate.cli.rollout import ask, check_known, declaration, read_states, spec_from
+from wicketgate.cli.question import confirm_with_user
+from wicketgate.cli.rollback import actor, confirm
+from wicketgate.cli.standing import NONE, check_known, standing
+from wicketgate.cli.wait import check_can_wait, wait_for
 from wicketgate.errors import ExitCode, RefusedError, RevisionConflictError, UsageError
 from wicketgate.flags import describe
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
 
 
 def start(args: Namespace) -> int:
     """Begin a staged rollout."""
-    return _Change(args, Input.START, at_stage=args.at).run()
+    return _Change(args, Input.START).run()
 
 
 def promote(args: Namespace) -> int:
     """Go on to the next stage."""
-    return _Change(args, Input.PROMOTE, force=args.force).run()
+    return _Change(args, Input.PROMOTE).run()
 
 
 def pause(args: Namespace) -> int:
@@ -57,31 +59,29 @@ def reset(args: Namespace) -> int:
 
 
 class _Change:
-    """One change of one feature: looked at, refused or asked about, written, confirmed, told."""
+    """One change of one feature: looked at, refused or asked about, written, confirmed, told, waited for."""
 
-    def __init__(
-        self, args: Namespace, given: Input, *, at_stage: str | None = None, force: bool = False
-    ) -> None:
+    def __init__(self, args: Namespace, given: Input) -> None:
         self.args = args
         self.given = given
-        self.at_stage = at_stage
-        self.force = force
         self.feature: str = args.feature
+        self.forced: bool = getattr(args, "force", False)
+        self.within_s: float | None = getattr(args, "wait", None)
         self.screen = Screen.of(args)
         self.place = find(args, note=self.screen.note)
-        rows, self.gateway = ask(self.place)
-        self.spec = declaration(self.place) if rows is None else spec_from(rows)
-        check_known(self.feature, list(self.spec.features))
-        self.states, self.killed = read_states(self.place)
-        self.state = self.states.get(self.feature, State(feature=self.feature))
+        self.standing = standing(self.place)
+        check_known(self.feature, self.standing.spec.features)
+        self.state = self.standing.states.get(self.feature, State(feature=self.feature))
 
     def run(self) -> int:
         """Do it."""
         self._check_revision()
         after = self._after()
+        evidence = self._check_evidence() if self.given is Input.PROMOTE else None
         if after is self.state or self.args.dry_run:
-            self._tell(after, revision=self.state.revision, took_s=None)
-            return ExitCode.DONE
+            return self._tell(after, revision=self.state.revision, took_s=None)
+        if self.within_s is not None:
+            check_can_wait(self.standing.gateway, self.feature)
         self._check_reason()
         self._confirm_with_user(after)
         began_s = time.perf_counter()
@@ -92,33 +92,27 @@ class _Change:
             actor=after.actor,
             reason=after.reason,
             expect_revision=self.state.revision,
+            evidence=evidence,
         )
         revision = rows[self.feature].revision
-        if self.gateway != "none":
+        if self.standing.gateway != NONE:
             confirm(self.place, {self.feature: revision})
-        self._tell(after, revision=revision, took_s=time.perf_counter() - began_s)
-        return ExitCode.DONE
+        return self._tell(after, revision=revision, took_s=time.perf_counter() - began_s)
 
     def _after(self) -> State:
         try:
             return apply(
                 self.state,
                 self.given,
-                spec=self.spec,
+                spec=self.standing.spec,
                 now_unix_s=time.time(),
                 actor=actor(),
                 reason=self.args.reason,
-                at_stage=self.at_stage,
-                force=self.force,
+                at_stage=getattr(self.args, "at", None),
+                compress=getattr(self.args, "compress", None) or 1.0,
             )
         except TransitionError as error:
             raise self._refusal(error) from error
-        except HoldNotServedError as error:
-            raise RefusedError(
-                f"{self.feature} has served {duration(round(error.held_s))} of {duration(error.hold_s)} at "
-                f"{error.stage}. Nothing was done.",
-                fix=f'Promote anyway: wicketgate rollout promote {self.feature} --force --reason "..."',
-            ) from error
         except UnknownStageError as error:
             raise UsageError(f"{error}.", fix="Nothing was done.", param="--at") from error
 
@@ -143,114 +137,83 @@ class _Change:
     def _check_revision(self) -> None:
         expected, state = self.args.expect_revision, self.state
         if expected is not None and expected != state.revision:
-            by = f", {stage(self._row(state))} by {state.actor}" if state.actor else ""
+            row = self._row(state)
+            by = f", {stage(row)} by {state.actor} at {row['updated_at']}" if state.actor else ""
             raise RevisionConflictError(
                 f"{self.feature} changed meanwhile: you saw revision {expected}, it is {state.revision}{by}. "
                 "Nothing was done.",
                 fix=f"wicketgate rollout status {self.feature}",
             )
 
+    def _check_evidence(self) -> Mapping[str, Any] | None:
+        """Refuse to promote what the evidence does not let go on; return what there is of it."""
+        row = self.standing.row(self.feature)
+        if not self.forced:
+            verdicts.check(row, is_watched=self.standing.gateway != NONE)
+        evidence: Mapping[str, Any] | None = row.get("findings")
+        return evidence
+
     def _check_reason(self) -> None:
         """Refuse to go against the evidence, or to end a rollback, without a word why."""
-        restart = self.state.phase is Phase.ROLLED_BACK
-        if (restart or self.force) and not self.args.reason:
-            why = f"{self.feature} is rolled back" if restart else "--force goes past the hold"
+        restart, force = self.state.phase is Phase.ROLLED_BACK, " --force" * self.forced
+        if (restart or self.forced) and not self.args.reason:
+            why = f"{self.feature} is rolled back" if restart else "--force goes against the evidence"
             raise UsageError(
                 f"{why}, so {self.given} needs --reason. Nothing was done.",
-                fix=f'wicketgate rollout {self.given} {self.feature}{" --force" * self.force} --reason "..."',
+                fix=f'wicketgate rollout {self.given} {self.feature}{force} --reason "..."',
                 param="--reason",
             )
 
     def _confirm_with_user(self, after: State) -> None:
         """Ask where the share is raised against the evidence."""
-        restart = self.given is Input.START and self.state.phase is Phase.ROLLED_BACK
-        jump = self.given is Input.START and after.stage != self.spec.stages[0].name
-        if not (restart or jump or self.force) or self.args.yes:
-            return
-        was, now = self._row(self.state), self._row(after)
-        question = (
-            f"{str(self.given).capitalize()} {self.feature} at {stage(now)}: {_shares(was, now)}? [y/N] "
-        )
-        if self.args.json or not sys.stdin.isatty():
-            raise UsageError(
-                f"this asks first, and there is nobody to ask: {question.removesuffix(' [y/N] ')}",
-                fix="Pass --yes to answer yes. Nothing was done.",
-                param="--yes",
+        restart = self.state.phase is Phase.ROLLED_BACK
+        jump = self.given is Input.START and after.stage != self.standing.spec.stages[0].name
+        if restart or jump or self.forced:
+            was, now = self._row(self.state), self._row(after)
+            change = telling.shares(was, now)
+            confirm_with_user(
+                self.args, f"{str(self.given).capitalize()} {self.feature} at {stage(now)}: {change}?"
             )
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise RefusedError("answered no. Nothing was done.")
 
-    def _row(self, state: State) -> dict[str, object]:
+    def _row(self, state: State) -> dict[str, Any]:
         """Describe the feature as it would stand with a state."""
-        states = self.states | {self.feature: state}
-        snapshot = FlagSnapshot(self.spec, states, killed=self.killed)
-        rows = describe(snapshot, now_unix_s=time.time())
+        rows = describe(self.standing.snapshot(**{self.feature: state}))
         return next(row for row in rows if row["feature"] == self.feature)
 
-    def _tell(self, after: State, *, revision: int, took_s: float | None) -> None:
-        """Tell what is true now; `took_s` is None where nothing was written."""
+    def _tell(self, after: State, *, revision: int, took_s: float | None) -> int:
+        """Tell what is true now, and wait if that was asked for; `took_s` is None if nothing was written."""
         was, now = self._row(self.state), self._row(after)
-        if self.args.json:
-            print_json(
-                {
-                    "schema": "wicketgate.change/1",
-                    "ok": True,
-                    "action": str(self.given),
-                    "feature": self.feature,
-                    "changed": took_s is not None,
-                    "dry_run": self.args.dry_run,
-                    "from_percentage": was["percentage"],
-                    "to_percentage": now["percentage"],
-                    **{key: now[key] for key in ("phase", "stage", "cause")},
-                    "revision": revision,
-                    "took_s": took_s,
-                    "gateway": self.gateway,
-                }
-            )
-        elif took_s is not None:
-            self._say(was, now, revision=revision, took_s=took_s)
-        elif after is self.state:
-            self.screen.out(f"{self.feature} is {stage(now)} already; nothing was changed.")
-        else:
-            would = f"Would {self.given} {self.feature}: {_shares(was, now)}, {stage(now)}."
-            self.screen.out(f"{would} Nothing was changed.")
-
-    def _say(self, was: dict[str, object], now: dict[str, object], *, revision: int, took_s: float) -> None:
-        """Say what is true now, how long it took, what is unharmed, and what undoes it."""
-        say, paint = self.screen.out, self.screen.paint
-        when = "saved" if self.gateway == "none" else "in force"
-        say(
-            f"{paint('✓', 'ok')} {paint(self.feature, 'bold')}: {_shares(was, now)}, {stage(now)}"
-            f"   revision {revision}   {when} after {duration(took_s)}"
+        told = telling.Told(
+            given=self.given,
+            was=was,
+            now=now,
+            revision=revision,
+            took_s=took_s,
+            gateway=self.standing.gateway,
         )
-        if now["cause"] in WHY:
-            say(f"  Its share is not its stage's: {WHY[str(now['cause'])]}.")
-        if self.gateway == "none":
-            say("  No gateway is running; it holds from the next start on.")
-        else:
-            say("  Requests in flight finish as they began.")
-        say(paint(f"  Undo: {self._undo()}", "dim"))
+        if not self.args.json:
+            told.say(self.screen, dry_run=self.args.dry_run)
+        document = told.document(dry_run=self.args.dry_run)
+        code = ExitCode.DONE
+        if self.within_s is not None and took_s is not None:
+            code = self._wait(now, document, revision=revision)
+        if self.args.json:
+            print_json(document)
+        return code
 
-    def _undo(self) -> str:
-        """Write the command that takes the change back."""
-        match self.given:
-            case Input.PAUSE:
-                return f"wicketgate rollout resume {self.feature}"
-            case Input.RESUME:
-                return f"wicketgate rollout pause {self.feature}"
-            case Input.STOP:
-                return undo(self._row(self.state)).removesuffix(' --reason "..."')
-            case _:
-                return f"wicketgate rollback {self.feature}"
+    def _wait(self, now: Mapping[str, Any], document: dict[str, object], *, revision: int) -> ExitCode:
+        done, row, waited_s = wait_for(
+            self.place,
+            self.feature,
+            self.screen,
+            from_index=now["stage_index"],
+            revision=revision,
+            within_s=self.within_s or 0.0,
+        )
+        document |= {"ok": done.code is ExitCode.DONE, "outcome": done.document(row, waited_s=waited_s)}
+        if not self.args.json:
+            telling.say_outcome(self.screen, done, self.feature, waited_s=waited_s)
+        return done.code
 
 
-_NOT_OF_ROLLOUT = (Input.ROLLBACK, Input.HOLD_SERVED)
-
-
-def _shares(was: dict[str, object], now: dict[str, object]) -> str:
-    """Write `0 % → 1 % of sessions`, or the share alone where it stays."""
-    unit = UNITS[str(now["key"])]
-    before, after = share(float(str(was["percentage"]))), share(float(str(now["percentage"])))
-    return f"{after} of {unit}" if before == after else f"{before} → {after} of {unit}"
+_NOT_OF_ROLLOUT = (Input.ROLLBACK, Input.HOLD)

@@ -6,7 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from wicketgate.cli.commands import COMMANDS, GROUPS
+from wicketgate.cli.command import GROUPS
+from wicketgate.cli.commands import COMMANDS
+from wicketgate.cli.commands_rollout import ALIASES
 from wicketgate.cli.output import Screen, print_json
 from wicketgate.errors import ExitCode, UsageError, WicketgateError
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _TITLE = "wicketgate  a governed, flagged, monitored runtime for language models on MLX"
+COMPLETE = "__complete"
+"""What the completion scripts call; no command, for its arguments are anything."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -68,9 +72,12 @@ def _dispatch(argv: Sequence[str]) -> int:
         print(_help())
         return ExitCode.DONE
     if argv[0] == "--version":
-        from importlib.metadata import version
+        print(f"wicketgate {_version()}")
+        return ExitCode.DONE
+    if argv[0] == COMPLETE:
+        from wicketgate.cli.completion import complete
 
-        print(f"wicketgate {version('wicketgate')}")
+        print("\n".join(complete(argv[1:])))
         return ExitCode.DONE
     name, rest = _command(argv)
     if name not in COMMANDS:
@@ -89,18 +96,21 @@ def _command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
         )
     if first in COMMANDS:
         return first, argv[1:]
-    seconds = [words.split()[1] for words in COMMANDS if words.startswith(f"{first} ")]
+    seconds = [each.split()[1] for each in COMMANDS if each.startswith(f"{first} ")]
     if not seconds:
-        known = dict.fromkeys(words.split()[0] for words in COMMANDS)
+        known = dict.fromkeys(each.split()[0] for each in COMMANDS)
         raise UsageError(f"no command named {first}.{_near(first, known)}", fix="wicketgate --help")
     if len(argv) == 1 or argv[1] in ("-h", "--help"):
         return first, ()
     if argv[1].startswith("-"):
         raise UsageError(f"{first} needs a command before {argv[1]}", fix=f"wicketgate {first} --help")
+    words = f"{first} {argv[1]}"
+    if words in ALIASES:
+        return ALIASES[words], argv[2:]
     if argv[1] not in seconds:
         fix = f"wicketgate {first} --help"
         raise UsageError(f"no command named {first} {argv[1]}.{_near(argv[1], seconds)}", fix=fix)
-    return f"{first} {argv[1]}", argv[2:]
+    return words, argv[2:]
 
 
 def _options(name: str, words: Sequence[str]) -> Namespace | None:
@@ -125,6 +135,21 @@ def _call(handler: str, args: Namespace) -> int:
     return int(getattr(import_module(module), function)(args))
 
 
+def _version() -> str:
+    """Return the distribution's version: by its folder's name if possible, which is ten times as quick."""
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - pathlib costs more than the rest of the command
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("wicketgate-") and name.endswith(".dist-info"):
+                return name.removeprefix("wicketgate-").removesuffix(".dist-info")
+    from importlib.metadata import version
+
+    return version("wicketgate")
+
+
 def _near(word: str, known: Iterable[str]) -> str:
     from rollout.spec import did_you_mean
 
@@ -134,18 +159,16 @@ def _near(word: str, known: Iterable[str]) -> str:
 def _help(*, under: str | None = None) -> str:
     """Write the help of the whole command, or of the commands that begin with one word."""
     prefix = "" if under is None else f"{under} "
-    lines = [_TITLE, "", f"usage: wicketgate {prefix}COMMAND [OPTIONS]"]
-    examples = ["wicketgate demo", "wicketgate status", "wicketgate rollout status"]
+    lines = [_TITLE, "", f"usage: wicketgate {prefix}COMMAND [OPTIONS]", ""]
     for group in GROUPS:
-        rows = [
-            (command.shown or words, command.summary)
-            for words, command in COMMANDS.items()
-            if command.group == group and words.startswith(prefix)
-        ]
-        if rows:
-            lines += ["", group, *(f"  {shown:<29}{summary}" for shown, summary in rows)]
-    lines += ["", "Every command takes --help and --json. F is the name of a feature."]
+        heading: str = group
+        for words, command in COMMANDS.items():
+            if command.group == group and words.startswith(prefix):
+                lines.append(f"{heading:<6}  {command.shown or words:<29} {command.summary}")
+                heading = ""
+    lines += ["", "F is the name of a feature. Every command takes --help and --json."]
     if under is None:
+        examples = ("wicketgate demo", "wicketgate status", "wicketgate rollout status")
         lines += ["", "examples:", *(f"  {each}" for each in examples), "", "--version prints the version."]
     return "\n".join(lines)
 

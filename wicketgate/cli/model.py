@@ -119,7 +119,9 @@ def _print(screen: Screen, rows: list[Mapping[str, Any]]) -> None:
             )
         )
     screen.table(
-        ("MODEL", "STATE", ">WEIGHTS", ">IN USE", ">IDLE", ">PID", "NOTES"), table, optional=("PID", "IDLE")
+        ("MODEL", "STATE", ">WEIGHTS", ">IN USE", ">IDLE", ">PID", "NOTES"),
+        table,
+        optional=(("PID",), ("IDLE",)),
     )
 
 

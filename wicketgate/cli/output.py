@@ -22,7 +22,19 @@ _CODES = {"ok": "32", "warn": "33", "bad": "1;31", "accent": "36", "dim": "2", "
 EN_DASH = "\N{EN DASH}"
 """Stands for no data; 0 is a measured zero."""
 _ASCII = str.maketrans(
-    {"✓": "+", "✗": "x", "▸": ">", "‖": "|", "↗": "^", "·": ".", "→": "->", EN_DASH: "-", "µ": "u"}
+    {
+        "✓": "+",
+        "✗": "x",
+        "▸": ">",
+        "‖": "|",
+        "↗": "^",
+        "·": ".",
+        "→": "->",
+        EN_DASH: "-",
+        "µ": "u",
+        "█": "#",
+        "░": ".",
+    }
 )
 _BINARY = ("KiB", "MiB", "GiB", "TiB")
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -51,6 +63,8 @@ class Screen:
         self._stderr = sys.stderr if stderr is None else stderr
         self._choice = color
         self._env = os.environ if env is None else env
+        self.line_end = ""
+        """What every line of the result ends in, such as the code that clears the rest of it."""
 
     @classmethod
     def of(cls, args: Namespace) -> Screen:
@@ -59,19 +73,28 @@ class Screen:
 
     def out(self, text: str = "") -> None:
         """Print a line of the result."""
-        self._write(self._stdout, text)
+        self._write(self._stdout, f"{text}{self.line_end}")
+
+    def raw(self, codes: str) -> None:
+        """Send codes to the terminal as they are."""
+        self._stdout.write(codes)
+        self._stdout.flush()
 
     def note(self, text: str) -> None:
         """Print a line beside the result."""
         self._write(self._stderr, text)
 
     def paint(self, text: str, role: str, *, to_stderr: bool = False) -> str:
-        """Colour a text by its role: ok, warn, bad, accent, dim or bold."""
+        """Colour a text by its role: ok, warn, bad, accent, dim or bold; "" leaves it as it is."""
         stream = self._stderr if to_stderr else self._stdout
-        return f"\x1b[{_CODES[role]}m{text}\x1b[0m" if self._has_color(stream) else text
+        return f"\x1b[{_CODES[role]}m{text}\x1b[0m" if role and self._has_color(stream) else text
 
     def table(
-        self, headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, optional: Sequence[str] = ()
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        optional: Sequence[Sequence[str]] = (),
     ) -> None:
         """
         Print a table. On a terminal that is too narrow it drops columns, then folds the last one under.
@@ -79,22 +102,29 @@ class Screen:
         Args:
             headers: Names of the columns; one that begins with `>` is aligned right.
             rows: The cells.
-            optional: Columns that may be dropped, the first one first.
+            optional: Columns that may be dropped, those that go together in a group, the first one first.
         """
-        width, keep = self._width(), list(range(len(headers)))
-        droppable = [index for name in optional for index in keep if headers[index].lstrip(">") == name]
-        while width and droppable and _table_width(headers, rows, keep) > width:
-            keep.remove(droppable.pop(0))
-        folds = bool(width) and _table_width(headers, rows, keep) > width
-        columns = keep[:-1] if folds else keep
+        whole = list(range(len(headers)))
+        columns, folds = whole, False
+        if self.width and _table_width(headers, rows, whole) > self.width:
+            columns = _fitting(headers, rows, optional, columns=whole, width=self.width)
+            folds = _table_width(headers, rows, columns) > self.width
+        if folds:
+            columns = _fitting(headers, rows, optional, columns=whole[:-1], width=self.width)
         widths = {index: _column_width(headers, rows, index) for index in columns}
         self.out(
             self.paint(self._line([headers[index].lstrip(">") for index in columns], headers, widths), "dim")
         )
         for row in rows:
             self.out(self._line([row[index] for index in columns], headers, widths))
-            if folds and _text(row[keep[-1]]):
-                self.out(f"    {self._cell(row[keep[-1]])}")
+            if folds and _text(row[-1]):
+                self._fold(row[-1])
+
+    def _fold(self, cell: Cell) -> None:
+        """Put a cell under its row."""
+        role = "" if isinstance(cell, str) else cell[1]
+        for line in wrapped(_text(cell), self.width - 4):
+            self.out(f"    {self.paint(line, role)}")
 
     def _line(self, cells: Sequence[Cell], headers: Sequence[str], widths: Mapping[int, int]) -> str:
         parts = []
@@ -107,17 +137,26 @@ class Screen:
     def _cell(self, cell: Cell) -> str:
         return cell if isinstance(cell, str) else self.paint(*cell)
 
-    def _width(self) -> int:
+    @property
+    def width(self) -> int:
         """Columns of the terminal; 0 where stdout is none."""
+        return self._size(0, "COLUMNS", 80)
+
+    @property
+    def height(self) -> int:
+        """Lines of the terminal; 0 where stdout is none."""
+        return self._size(1, "LINES", 24)
+
+    def _size(self, index: int, variable: str, usual: int) -> int:
         if not self._stdout.isatty():
             return 0
-        columns = self._env.get("COLUMNS", "")
-        if columns.isdigit() and int(columns):
-            return int(columns)
+        told = self._env.get(variable, "")
+        if told.isdigit() and int(told):
+            return int(told)
         try:
-            return os.get_terminal_size(self._stdout.fileno()).columns
+            return os.get_terminal_size(self._stdout.fileno())[index] or usual
         except OSError:
-            return 80
+            return usual
 
     def _has_color(self, stream: TextIO) -> bool:
         if self._choice is not None:
@@ -171,13 +210,44 @@ def binary_size(size_bytes: float) -> str:
     return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def count(number: int, one: str, many: str) -> str:
-    """Write a number with its noun, a space every three digits."""
-    return f"{number:,} {one if number == 1 else many}".replace(",", " ")
+def number(value: int) -> str:
+    """Write a number, a space every three digits."""
+    return f"{value:,}".replace(",", " ")
+
+
+def count(value: int, one: str, many: str) -> str:
+    """Write a number with its noun."""
+    return f"{number(value)} {one if value == 1 else many}"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text between words, so that no line is longer than a width that every word fits in."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
+
+
+def _fitting(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    optional: Sequence[Sequence[str]],
+    *,
+    columns: list[int],
+    width: int,
+) -> list[int]:
+    """Drop optional columns until a table fits, or none is left to drop."""
+    for group in optional:
+        if _table_width(headers, rows, columns) > width:
+            columns = [index for index in columns if headers[index].lstrip(">") not in group]
+    return columns
 
 
 def _column_width(headers: Sequence[str], rows: Sequence[Sequence[Cell]], index: int) -> int:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wicketgate.cli.control import is_alive
 from wicketgate.errors import UsageError
 from wicketgate.platform import control_socket_path, default_state_dir, sqlite_needs_fullfsync
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
 
     from wicketgate.ledger import Ledger
 
+_NO_FEATURES = frozenset({"guard", "drill"})
+"""Sections of phase4_rollout that are no features."""
+PACKAGED_FEATURES = ("adaptive_governor", "http2_transport", "ttft_pipeline", "qos_monitoring")
+"""Features that exist without a configuration: those of `rollout.spec.DEFAULT_SPEC`."""
 CONFIG_VARIABLE = "WICKETGATE_CONFIG"
 _CONFIG_HERE = Path("runtime.yaml")
 
@@ -49,12 +52,25 @@ class Place:
 
     def declared(self) -> dict[str, Mapping[str, Any]]:
         """Return what the configuration declares of each feature, unchecked."""
+        named = {str(name): value for name, value in self._section().items() if isinstance(value, dict)}
+        return {name: value for name, value in named.items() if name not in _NO_FEATURES}
+
+    def declared_stages(self) -> list[str]:
+        """Return the names of the stages that the configuration declares, unchecked; empty for none."""
+        stages = self._section().get("stages")
+        entries = stages if isinstance(stages, list) else []
+        return [str(each["name"]) for each in entries if isinstance(each, dict) and "name" in each]
+
+    def declares_kill(self) -> bool:
+        """Tell whether the configuration's own kill switch is on."""
+        return self._section().get("kill_switch") is True
+
+    def _section(self) -> Mapping[str, Any]:
         section = _read(self.config, note=self._note).get("phase4_rollout")
-        features = section if isinstance(section, dict) else {}
-        return {str(name): value for name, value in features.items() if isinstance(value, dict)}
+        return section if isinstance(section, dict) else {}
 
 
-def find(args: Namespace, *, note: Callable[[str], None]) -> Place:
+def find(args: Namespace, *, note: Callable[[str], None], ask: bool = True) -> Place:
     """
     Find the runtime: by --state-dir, else --config, $WICKETGATE_CONFIG, ./runtime.yaml, else the default.
 
@@ -64,6 +80,7 @@ def find(args: Namespace, *, note: Callable[[str], None]) -> Place:
     Args:
         args: The command's options.
         note: Told what the user should know about the choice.
+        ask: Look which runtimes are alive; False takes the place that options and files name.
 
     Raises:
         UsageError: --config names a file that does not exist.
@@ -75,7 +92,7 @@ def find(args: Namespace, *, note: Callable[[str], None]) -> Place:
     if args.state_dir:
         return Place(Path(args.state_dir).expanduser().absolute(), config=config, note=note)
     place = Place(_state_dir(config, note=note), config=config, note=note)
-    if named or is_alive(place.socket):
+    if named or not ask or _is_alive(place.socket):
         return place
     return _only_running(place, note=note)
 
@@ -105,6 +122,13 @@ def _state_dir(config: Path | None, *, note: Callable[[str], None]) -> Path:
     return default_state_dir(name if isinstance(name, str) and name else "default")
 
 
+def _is_alive(socket: Path) -> bool:
+    # Imported here: a completion asks nobody, and waits for every import.
+    from wicketgate.cli.control import is_alive
+
+    return is_alive(socket)
+
+
 def _only_running(place: Place, *, note: Callable[[str], None]) -> Place:
     """Return this user's only running runtime; the given place where there is none or more than one."""
     folder = default_state_dir("default").parent
@@ -112,7 +136,7 @@ def _only_running(place: Place, *, note: Callable[[str], None]) -> Place:
         others = sorted(each for each in folder.iterdir() if each.is_dir() and each != place.state_dir)
     except OSError:
         return place
-    running = [each for each in others if is_alive(control_socket_path(each))]
+    running = [each for each in others if _is_alive(control_socket_path(each))]
     if len(running) == 1:
         note(f"Using the running runtime {running[0].name} ({running[0]}).")
         return Place(running[0], config=place.config, note=note)

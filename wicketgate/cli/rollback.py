@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.latch import ROLLBACK, rolled_back
 from wicketgate.cli import control
 from wicketgate.cli.output import Screen, count, duration, print_json, share
-from wicketgate.cli.place import Place, find
+from wicketgate.cli.place import PACKAGED_FEATURES, Place, find
 from wicketgate.errors import (
     ExitCode,
     LedgerError,
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 0.1
 """How long the gateway may take before the ledger is written directly."""
-PACKAGED_FEATURES = ("adaptive_governor", "http2_transport", "ttft_pipeline", "qos_monitoring")
-"""Features that exist without a configuration: those of `rollout.spec.DEFAULT_SPEC`."""
+SILENT = "  The running gateway does not answer; it takes this up from the ledger as soon as it can."
 CONFIRM_S = 1.0
 """How long a running gateway may take to report what was written to the ledger."""
 
@@ -45,17 +44,31 @@ def run(args: Namespace) -> int:
         raise UsageError("rollback needs the name of a feature, or --all", fix="wicketgate rollback --help")
     screen = Screen.of(args)
     place = find(args, note=screen.note)
+    if args.dry_run:
+        return _rehearse(args, screen, place)
     answer = _ask(place, args.feature, args.reason)
     if not answer["ok"]:
         answer = _write(place, args.feature, args.reason, failed=bool(answer.get("error")))
         if control.is_alive(place.socket):
             revisions = {row["feature"]: row["revision"] for row in answer["features"]}
-            confirm(place, revisions)
-            answer["gateway"] = "confirmed"
+            answer["gateway"] = "confirmed" if _is_confirmed(place, revisions) else "silent"
     if args.json:
         print_json(answer)
     else:
         _print(screen, answer)
+    return ExitCode.DONE
+
+
+def _rehearse(args: Namespace, screen: Screen, place: Place) -> int:
+    """Say which features would be rolled back."""
+    names = _names(args.feature, _known(place, args.feature))
+    if args.json:
+        features = [{"feature": name, "to_percentage": 0.0} for name in names]
+        document = {"schema": "wicketgate.rollback/1", "ok": True, "dry_run": True, "features": features}
+        print_json(document)
+    else:
+        for name in names:
+            screen.out(f"Would roll back {name} to 0 % for new requests. Nothing was changed.")
     return ExitCode.DONE
 
 
@@ -89,6 +102,15 @@ def confirm(place: Place, revisions: dict[str, int]) -> None:
     )
 
 
+def _is_confirmed(place: Place, revisions: dict[str, int]) -> bool:
+    """Tell whether the gateway reports it. Saved is enough: one that hangs takes it up before all else."""
+    try:
+        confirm(place, revisions)
+    except TimedOutError:
+        return False
+    return True
+
+
 def _ask(place: Place, feature: str | None, reason: str) -> dict[str, Any]:
     """Ask the gateway to do it; return its answer, with `ok` false where there was none or it failed."""
     body = {"feature": feature, "reason": reason, "actor": actor()}
@@ -119,10 +141,7 @@ def _write(place: Place, feature: str | None, reason: str, *, failed: bool) -> d
         return rolled_back(row.document, now_unix_s=now_unix_s, actor=actor(), reason=reason)
 
     try:
-        known = dict.fromkeys([*PACKAGED_FEATURES, *place.declared()])
-        if feature not in known:
-            known |= dict.fromkeys(ledger.read().rows)
-        names = _names(feature, list(known))
+        names = _names(feature, _known(place, feature))
         rows = ledger.change(names, decide, action=ROLLBACK, actor=actor(), reason=reason)
     except LedgerError as error:
         if not failed:
@@ -139,6 +158,14 @@ def _write(place: Place, feature: str | None, reason: str, *, failed: bool) -> d
         "durable_s": time.perf_counter() - began_s,
         "gateway": "none",
     }
+
+
+def _known(place: Place, feature: str | None) -> list[str]:
+    """Name the features that are packaged, declared, or, if the wanted one is not, in the ledger."""
+    known = dict.fromkeys([*PACKAGED_FEATURES, *place.declared()])
+    if feature is not None and feature not in known:
+        known |= dict.fromkeys(place.ledger().read().rows)
+    return list(known)
 
 
 def _names(feature: str | None, known: list[str]) -> list[str]:
@@ -189,6 +216,8 @@ def _print(screen: Screen, answer: dict[str, Any]) -> None:
         in_flight += row.get("in_flight_on") or 0
     if answer["gateway"] == "none":
         screen.out("  No gateway is running; it holds from the next start on.")
+    elif answer["gateway"] == "silent":
+        screen.out(SILENT)
     elif in_flight:
         started = count(in_flight, "request", "requests")
         screen.out(f"  {started} started with it and will finish; nothing was cancelled.")
