@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from rollout.guards import Findings, GuardParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +45,8 @@ class Rollout:
     phase: str
     revision: int
     in_flight_on: int
+    findings: Findings = field(default_factory=Findings)
+    """What its stage has shown so far; of a feature that nothing judges, nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +94,9 @@ class Facts:
     models_loaded: int
     loop_lag_s: float
     loop_tasks: int
+    guard: GuardParams = field(default_factory=GuardParams)
+    """What the guards hold."""
+    state_age_s: float = 0.0
+    """Since the flags' ledger was last read, or seen to be unchanged."""
+    killed_by: frozenset[str] = frozenset()
+    """Which kill switches are on: `file`, `ledger`."""
