@@ -46,8 +46,8 @@ class Controller:
     """
     Decides about one feature. For one thread.
 
-    Facts are of requests that are on the feature, or could have been: they have what it requires. Their
-    assignment has `since_revision` or a later one: who was admitted before was drawn by another share.
+    Facts are of requests that are on the feature, or could have been: they have what it requires. They were
+    assigned since `begun` became what it is: who was admitted before was drawn by another share.
 
     Args:
         feature: Its name.
@@ -61,8 +61,8 @@ class Controller:
     ) -> None:
         self.feature = feature
         """Whose rollout it is."""
-        self.since_revision = 0
-        """Of the first snapshot that the evidence belongs to."""
+        self.begun = 0
+        """How many times evidence began to be gathered: of an entry, at a share, by the rules in force."""
         self.problem: str | None = None
         """Why evidence that was there was not gone on from: damaged, or gathered under other rules."""
         self._params = params
@@ -91,11 +91,23 @@ class Controller:
             return
         basis = _Basis(standing.entry, standing.stage, standing.share_ratio)
         if self._basis != basis:
-            self._begin(basis, standing=standing, revision=snapshot.revision)
+            self._begin(basis, standing)
         self._live = self._evidence
         if self._live is not None and standing.phase is Phase.RUNNING and self._phase is Phase.PAUSED:
             self._live.resume()
         self._phase = standing.phase
+
+    def begin_anew(self, params: GuardParams, *, saved: Mapping[str, object] | None) -> None:
+        """
+        Forget what was gathered, as a new controller would; call `follow` next.
+
+        Args:
+            params: What the guards hold from now on.
+            saved: What to go on from all the same, as for a new controller.
+        """
+        self._params, self._saved = params, saved
+        self._basis = self._evidence = self._live = self._phase = self.problem = None
+        self._asked.clear()
 
     def arrived(self, arm: Arm, key: int) -> None:
         """Count a request that was admitted or refused, by a whole number that stands for its key."""
@@ -121,6 +133,11 @@ class Controller:
             return None
         guard = self._guard_rolling_back(self._live, self._standing)
         return None if guard is None else self._roll_back(self._live, guard)
+
+    def finished(self, arm: Arm, count: int) -> None:
+        """Count requests that finished, where no time of theirs is compared with anything."""
+        if self._live is not None:
+            self._live.finished(arm, count)
 
     def refused(self, arm: Arm) -> None:
         """Count a request that admission refused."""
@@ -182,7 +199,7 @@ class Controller:
             "evidence": self._evidence.document(),
         }
 
-    def _begin(self, basis: _Basis, *, standing: Standing, revision: int) -> None:
+    def _begin(self, basis: _Basis, standing: Standing) -> None:
         """Gather evidence of a new entry, or go on with that of the same one under other rules."""
         if self._evidence is not None:
             self._evidence = self._gather(standing, self._evidence.document())
@@ -193,7 +210,7 @@ class Controller:
             else:
                 self._evidence = self._gather(standing, None)
         self._basis = basis
-        self.since_revision = revision
+        self.begun += 1
 
     def _restore(self, saved: Mapping[str, object], standing: Standing) -> None:
         document = saved.get("evidence")

@@ -101,6 +101,10 @@ class Evidence:
         if tpot_s is not None and self._comparison is not None:
             self._comparison.itl.observe(arm, tpot_s)
 
+    def finished(self, arm: Arm, count: int) -> None:
+        """Count requests that finished, where no time of theirs is compared with anything."""
+        self._tally(arm).finished += count
+
     def refused(self, arm: Arm) -> None:
         """Count a request that admission refused."""
         self._tally(arm).refused += 1

@@ -15,12 +15,13 @@ Source:
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from operator import mul
 from typing import TYPE_CHECKING, Final
 
+from rollout.saved import whole
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _ALTERNATIVES: Final = ((0.702, 0.1), (0.218, 0.3), (0.06, 0.6), (0.02, 0.85))
 """Weight, and failure rate as a part of the rate to exclude."""
@@ -87,10 +88,19 @@ def needed_requests(below_ratio: float, passed: int, failed: int, limit: float) 
         ValueError: no such rate.
     """
     _check(below_ratio)
-    most = 1
-    while _evidence(below_ratio, passed + most, failed) < limit:
-        most *= 2
-    return bisect_left(range(most), limit, key=lambda more: _evidence(below_ratio, passed + more, failed))
+    hazard = -math.log1p(-min(below_ratio, _HIGHEST))
+    logs = [_log_share(weight, part, hazard, passed, failed) for weight, part in _ALTERNATIVES]
+    slopes = [_pass_log(part, hazard) for _, part in _ALTERNATIVES]
+    # Convex in the requests that pass, and rising: after its first step Newton's method comes from above.
+    more, step = 0.0, 1.0
+    while abs(step) > 1e-9 * max(1.0, abs(more)):
+        value, slope = _log_sum([log + more * each for log, each in zip(logs, slopes, strict=True)], slopes)
+        step = (value - math.log(limit)) / slope
+        more -= step
+    needed = max(0, math.ceil(more) - 1)
+    while _evidence(below_ratio, passed + needed, failed) < limit:
+        needed += 1
+    return needed
 
 
 def upper_bound_ratio(passed: int, failed: int, risk_ratio: float = 0.05) -> float:
@@ -112,11 +122,8 @@ def upper_bound_ratio(passed: int, failed: int, risk_ratio: float = 0.05) -> flo
     hazard, step = -math.log1p(-failed / (passed + failed)), 1.0
     while abs(step) > 1e-12 * hazard:
         logs = [_log_share(weight, part, hazard, passed, failed) for weight, part in _ALTERNATIVES]
-        highest = max(logs)
-        shares = [math.exp(each - highest) for each in logs]
-        slopes = [_slope(part, hazard, passed) for _, part in _ALTERNATIVES]
-        slope = sum(map(mul, shares, slopes)) / sum(shares)
-        step = (highest + math.log(sum(shares) * risk_ratio)) / slope
+        value, slope = _log_sum(logs, [_slope(part, hazard, passed) for _, part in _ALTERNATIVES])
+        step = (value + math.log(risk_ratio)) / slope
         hazard -= step
     return -math.expm1(-hazard)
 
@@ -132,8 +139,20 @@ def _evidence(below_ratio: float, passed: int, failed: int) -> float:
 
 def _log_share(weight: float, part: float, hazard: float, passed: int, failed: int) -> float:
     """Logarithm of what one alternative adds to the evidence; the rate to exclude is 1 - exp(-hazard)."""
-    pass_log = math.log1p(part * math.expm1(-hazard)) + hazard
-    return math.log(weight) + failed * math.log(part) + passed * pass_log
+    return math.log(weight) + failed * math.log(part) + passed * _pass_log(part, hazard)
+
+
+def _pass_log(part: float, hazard: float) -> float:
+    """Logarithm of an alternative's factor for a request that passes."""
+    return math.log1p(part * math.expm1(-hazard)) + hazard
+
+
+def _log_sum(logs: Sequence[float], slopes: Sequence[float]) -> tuple[float, float]:
+    """Return the logarithm of a sum given by logarithms, and its derivative given theirs."""
+    highest = max(logs)
+    shares = [math.exp(each - highest) for each in logs]
+    total = sum(shares)
+    return highest + math.log(total), sum(map(mul, shares, slopes)) / total
 
 
 def _slope(part: float, hazard: float, passed: int) -> float:
@@ -147,7 +166,4 @@ def _check(below_ratio: float) -> None:
 
 
 def _restored(document: Mapping[str, object]) -> tuple[int, int]:
-    passed, failed = document.get("passed"), document.get("failed")
-    if not isinstance(passed, int) or not isinstance(failed, int) or min(passed, failed) < 0:
-        raise ValueError(f"no counts of requests: {dict(document)}")
-    return passed, failed
+    return whole(document, "passed"), whole(document, "failed")

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from rollout.latch import rolled_back
-from rollout.spec import Mode, did_you_mean
+from rollout.spec import FULL_MILLIPERCENT, Mode, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,12 @@ class State:
     updated_unix_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to make holds longer, or none at all."""
+        """Refuse a share that is none, and to make holds longer, or none at all."""
+        if not 0 <= self.share_millipercent <= FULL_MILLIPERCENT:
+            raise ValueError(
+                f"share of {self.feature} must be 0 to {FULL_MILLIPERCENT} thousandths of a "
+                f"percent, got {self.share_millipercent}"
+            )
         if not 1 <= self.compress < float("inf"):
             raise ValueError(f"compress of {self.feature} must be at least 1, got {self.compress}")
 

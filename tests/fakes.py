@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from wicketgate.assigned import Assigned
 from wicketgate.errors import InvalidRequestError, NotFoundError
 from wicketgate.inference import (
     Finished,
@@ -17,7 +18,6 @@ from wicketgate.inference import (
     TokenPrompt,
 )
 from wicketgate.pipeline.text import TextChunk
-from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

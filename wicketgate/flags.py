@@ -198,8 +198,8 @@ class FlagBoard:
                 known.readable = contents is not None
                 if contents is not None:
                     (known.states, known.revision, known.killed) = contents
-                    if saved is not None:
-                        known.unlatch(saved)
+                if saved is not None:
+                    known.unlatch(saved)
                 changed = self._swap()
         self._tell(changed)
 

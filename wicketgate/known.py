@@ -58,8 +58,16 @@ class Known:
         Forget what the ledger has taken up by now.
 
         A later lowering of the same feature stays: that the ledger holds an older one, or shows the feature
-        rolled back by somebody else, does not outlast a start in between.
+        rolled back by somebody else, does not outlast a start in between. Where the ledger cannot be read,
+        what it has taken up is the last that is known of it.
         """
         for name, state in saved.latches.items():
-            if self.latched.get(name) is state:
-                del self.latched[name]
+            if self.latched.get(name) is not state:
+                continue
+            del self.latched[name]
+            if self.readable:
+                continue
+            if name == KILL_SWITCH:
+                self.killed = True
+            else:
+                self.states = self.states | {name: state}

@@ -263,7 +263,13 @@ def _read_row(db: sqlite3.Connection, feature: str) -> Row:
 
 def _row(columns: tuple[int, str]) -> Row:
     revision, text = columns
-    return Row(revision, json.loads(text))
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise json.JSONDecodeError(f"a state that is damaged ({error})", text, 0) from error
+    if not isinstance(document, dict):
+        raise json.JSONDecodeError("a state that is no object", text, 0)
+    return Row(revision, document)
 
 
 def _read_evidence(db: sqlite3.Connection) -> dict[str, Mapping[str, Any]]:
@@ -271,8 +277,9 @@ def _read_evidence(db: sqlite3.Connection) -> dict[str, Mapping[str, Any]]:
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone() is None:
         return {}
     found: dict[str, Mapping[str, Any]] = {}
-    for feature, text in db.execute("SELECT feature, document FROM evidence"):
-        with suppress(json.JSONDecodeError):
+    # As bytes: SQLite itself would refuse text that is no UTF-8, and with it the whole ledger.
+    for feature, text in db.execute("SELECT feature, CAST(document AS BLOB) FROM evidence"):
+        with suppress(ValueError, RecursionError):
             document = json.loads(text)
             if isinstance(document, dict):
                 found[feature] = document

@@ -17,13 +17,14 @@ from wicketgate.inference import FinishReason
 from wicketgate.logs import REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from qos.figures import Figures
     from qos.policy import Monitor
+    from wicketgate.assigned import Assigned
     from wicketgate.inference import Finished, InferenceRequest
     from wicketgate.metrics import Metrics
-    from wicketgate.rollouts import Assigned, Rollouts
+    from wicketgate.rollouts import Rollouts
 
 _log = logging.getLogger(REQUESTS)
 
@@ -73,15 +74,22 @@ class Sink:
 
 
 class Recorder:
-    """Takes the facts of every request, in the order in which they happen."""
+    """
+    Takes the facts of every request, in the order in which they happen.
 
-    def __init__(self, sink: Sink, *, clock: Callable[[], float]) -> None:
+    Args:
+        sink: Where they go.
+        models: Those whose engine hosts are still to become ready; `engine_ready` tells of it.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, sink: Sink, *, models: Iterable[str] = (), clock: Callable[[], float]) -> None:
         self._sink = sink
         self._clock = clock
         self._live: dict[str, Record] = {}
         self._waiting: dict[str, Record] = {}
         """Those without a first token, in the order in which they arrived."""
-        self._down_s: dict[str, float] = {}
+        self._down_s = dict.fromkeys(models, math.inf)
         """By model, until when its engine host was not ready; infinity while it is not."""
         self._gap_steps = 0
         self._last_steps: dict[str, tuple[float, int]] = {}

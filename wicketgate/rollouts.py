@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from rollout.assignment import key_of
 from rollout.controller import Controller
@@ -21,6 +20,7 @@ from rollout.decisions import Hold, Pause, Promote, RollBack
 from rollout.guards import Arm
 from rollout.spec import FULL_MILLIPERCENT, Key
 from rollout.stages import Input, State, apply
+from wicketgate.assigned import Assigned, Side
 from wicketgate.ending import Ending
 from wicketgate.errors import LedgerError, RevisionConflictError
 from wicketgate.flags import RollbackNotDurableError
@@ -47,28 +47,6 @@ PROMOTION: Final = "promotion"
 """The core that promotes and holds, after `auto:` where a guard stands otherwise."""
 
 log = logging.getLogger(__name__)
-
-
-class Side(NamedTuple):
-    """That a request is canary or control of a feature."""
-
-    controller: Controller
-    arm: Arm
-    feature: Feature | None
-    """Itself, where something else than the request's own key may decide it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Assigned:
-    """The flags of one request, fixed at admission, and what it is a sample of."""
-
-    on: frozenset[str]
-    """Features that it is on."""
-    revision: int
-    """Of the ledger, when that was decided."""
-    sides: tuple[Side, ...] = ()
-    compared: tuple[Side, ...] = ()
-    """Those of them that have another side."""
 
 
 class Rollouts:
@@ -104,12 +82,16 @@ class Rollouts:
         self._offload = offload
         self._clock = clock
         self._unix_clock = unix_clock
-        self._controllers: dict[str, Controller] = {}
+        self._controllers = {
+            name: Controller(name, params, saved=board.evidence.get(name))
+            for name in board.snapshot.spec.features
+        }
+        self._unsettled: list[Assigned] = []
         self._writing: set[str] = set()
         """Features that a decision is being written of."""
         self._entries: dict[str, float | None] = {}
         self._save_s = clock() + SAVE_S
-        self._begin(board.evidence)
+        self._begin()
         self._saved: Mapping[str, Mapping[str, object]] = self._documents()
 
     # Requests
@@ -143,23 +125,22 @@ class Rollouts:
             if name in on or (could_be_on and has_key):
                 arm = Arm.CANARY if name in on else Arm.CONTROL
                 special = feature if feature.key in (Key.CONNECTION, Key.CLIENT) else None
-                sides.append(Side(self._controllers[name], arm, special))
+                controller = self._controllers[name]
+                sides.append(Side(controller, arm, special, controller.begun))
                 if share < FULL_MILLIPERCENT:
                     compared.append(sides[-1])
         return Assigned(on, snapshot.revision, tuple(sides), tuple(compared))
 
     def arrived(self, assigned: Assigned, request: InferenceRequest) -> None:
         """A request was admitted, waits, or is about to be refused."""
-        revision = assigned.revision
-        for controller, arm, special in assigned.compared:
-            if revision >= controller.since_revision:
+        for controller, arm, special, begun in assigned.compared:
+            if begun == controller.begun:
                 controller.arrived(arm, _key(special, request))
 
     def first_token(self, assigned: Assigned, *, ttft_s: float) -> None:
         """Its first token came."""
-        revision = assigned.revision
-        for controller, arm, _ in assigned.compared:
-            if revision >= controller.since_revision:
+        for controller, arm, _, begun in assigned.compared:
+            if begun == controller.begun:
                 controller.first_token(arm, ttft_s)
 
     def ended(
@@ -174,27 +155,38 @@ class Rollouts:
             ending: What its end says.
             tpot_s: Time per token after the first; None where there was none, or where it says nothing.
         """
-        revision = assigned.revision
-        if ending is Ending.OK and revision >= self._since_revision:  # nearly all of them
-            for controller, arm, _ in assigned.sides:
-                controller.ended(arm, failed=False, key=0, tpot_s=tpot_s)
+        if ending is Ending.OK:  # nearly all of them
+            if not assigned.finished:
+                self._unsettled.append(assigned)
+            assigned.finished += 1
+            for controller, arm, _, begun in assigned.compared:
+                if begun == controller.begun:
+                    controller.ended(arm, failed=False, key=0, tpot_s=tpot_s)
             return
+        self._settle()
         for side in assigned.sides:
-            if revision >= side.controller.since_revision and self._tell(side, request, ending, tpot_s):
+            if side.begun == side.controller.begun and self._tell(side, request, ending):
                 return
 
-    def _tell(self, side: Side, request: InferenceRequest, ending: Ending, tpot_s: float | None) -> bool:
+    def _settle(self) -> None:
+        """Tell features that all requests are on of those that ended well: a number, instead of each."""
+        for assigned in self._unsettled:
+            for side in assigned.sides:
+                if side.begun == side.controller.begun and side not in assigned.compared:
+                    side.controller.finished(side.arm, assigned.finished)
+            assigned.finished = 0
+        self._unsettled.clear()
+
+    def _tell(self, side: Side, request: InferenceRequest, ending: Ending) -> bool:
         """
-        Tell one feature how a request ended.
+        Tell one feature how a request ended that did not end well.
 
         Returns:
             Whether that rolled it back. It explains the failure, which is not held against the others that
             the request was on: one more will show it if they are to blame.
         """
-        controller, arm, special = side
+        controller, arm, special, _ = side
         match ending:
-            case Ending.OK:
-                controller.ended(arm, failed=False, key=0, tpot_s=tpot_s)
             case Ending.FAILED:
                 began_s = self._clock()
                 decision = controller.ended(arm, failed=True, key=_key(special, request))
@@ -205,7 +197,7 @@ class Rollouts:
                 controller.refused(arm)
             case Ending.INFRASTRUCTURE:
                 controller.infrastructure(arm)
-            case Ending.IGNORED:
+            case _:  # ignored
                 pass
         return False
 
@@ -218,26 +210,46 @@ class Rollouts:
 
     def tick(self) -> None:
         """Judge every feature, and save the evidence when it is due."""
+        self._settle()
         if self._board.snapshot is not self._snapshot:
             self._follow(self._board.snapshot)
         now_s = self._clock()
         for controller in self._controllers.values():
-            for decision in controller.advance(now_s=now_s):
-                self._carry_out(decision)
+            self._judge(controller, now_s=now_s)
         if now_s >= self._save_s:
             self._save_s = now_s + SAVE_S
             documents = self._unsaved_documents()
             if documents:
                 self._offload(lambda: self._save(documents))
 
+    def _judge(self, controller: Controller, *, now_s: float) -> None:
+        """Judge one feature. The gateway outlives what is wrong with it, and evidence may always be lost."""
+        feature = {"feature": controller.feature}
+        try:
+            decisions = controller.advance(now_s=now_s)
+        except Exception:
+            log.exception("rollout_not_judged", extra=feature)
+            controller.begin_anew(self.params, saved=None)
+            self._follow(self._board.snapshot)
+            return
+        for decision in decisions:
+            try:
+                self._carry_out(decision)
+            except Exception:  # the controller gives it again
+                log.exception("rollout_not_moved", extra=feature)
+
     def reconfigure(self, params: GuardParams) -> None:
         """Let the guards hold something else; what was gathered under other rules begins anew."""
         if params != self.params:
             self.params = params
-            self._begin(self._documents())
+            # The same controllers: requests in flight must not go on to tell, and to move, those of before.
+            for controller in self._controllers.values():
+                controller.begin_anew(params, saved=controller.document())
+            self._begin()
 
     def judged(self) -> dict[str, Judged]:
         """Return of each feature that is watched what it has shown, and whether its stage may be left."""
+        self._settle()
         judged = {name: controller.judged() for name, controller in self._controllers.items()}
         return {name: each for name, each in judged.items() if each is not None}
 
@@ -249,25 +261,21 @@ class Rollouts:
 
     # Following
 
-    def _begin(self, saved: Mapping[str, Mapping[str, object]]) -> None:
-        snapshot = self._board.snapshot
-        self._controllers = {
-            name: Controller(name, self.params, saved=saved.get(name)) for name in snapshot.spec.features
-        }
-        self._follow(snapshot)
+    def _begin(self) -> None:
+        """Follow for the first time, and tell what was saved in vain."""
+        self._follow(self._board.snapshot)
         for name, controller in self._controllers.items():
             if controller.problem is not None:
                 log.warning("evidence_lost", extra={"feature": name, "problem": controller.problem})
 
     def _follow(self, snapshot: FlagSnapshot) -> None:
         """Take up what is in force now."""
+        self._settle()
         self._snapshot = snapshot
         self._assigned: tuple[dict[frozenset[str], Assigned], ...] = ({}, {})
         self._metrics.transitions.follow(snapshot.states)
         for controller in self._controllers.values():
             controller.follow(snapshot)
-        # Requests that were assigned before are of another stage for one feature at least.
-        self._since_revision = max((each.since_revision for each in self._controllers.values()), default=0)
         entries = {name: state.entered_unix_s for name, state in snapshot.states.items()}
         if entries != self._entries:
             # Somebody entered a stage: a crash must not give it the evidence of the one before.
@@ -352,6 +360,7 @@ class Rollouts:
     # Evidence
 
     def _documents(self) -> dict[str, Mapping[str, object]]:
+        self._settle()
         documents = {name: controller.document() for name, controller in self._controllers.items()}
         return {name: each for name, each in documents.items() if each is not None}
 

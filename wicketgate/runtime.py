@@ -130,7 +130,7 @@ class Runtime:
         sink = Sink(
             figures=self._figures, monitor=self._monitor, metrics=self._metrics, rollouts=self._rollouts
         )
-        self._recorder = Recorder(sink, clock=self._clock)
+        self._recorder = Recorder(sink, models=self.models, clock=self._clock)
         self._limit = Limit(config.governor.limit_params(), now_s=now_s)
         self._admission = Admission(config.governor.admission_params(), now_s=now_s)
         self._admission.set_limit(self._limit.value)

@@ -178,7 +178,7 @@ WRONG = [
     (
         "rollout promote http2_transport --force --reason x",
         USAGE,
-        "there is nobody to ask: Promote http2_transport at early 2/4: 1 % → 10 % of connections?",
+        "there is nobody to ask: Promote http2_transport to early 2/4: 1 % → 10 % of connections?",
         "Pass --yes",
     ),
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,7 @@ from wicketgate.engine.wire import (
     decode_from_host,
     encode,
 )
+from wicketgate.sleep import SleepWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +56,17 @@ def stepper() -> Stepper:
     )
 
 
+def told(**other: object) -> dict[str, Any]:
+    """Return what `serve` is told besides: a machine that never sleeps."""
+    awake = SleepWatch(awake=lambda: 0.0, always=lambda: 0.0)
+    return {"clock": time.monotonic, "sleeps": awake, "woke": lambda: None, **other}
+
+
 def test_a_host_that_is_told_to_stop_stops(pair: tuple[socket.socket, socket.socket]) -> None:
     host, gateway = pair
     gateway.sendall(encode(Submit(id=1, prompt=[1], max_tokens=3, seed=0)) + encode(Stop()))
 
-    serve(Line(host), stepper(), clock=time.monotonic)
+    serve(Line(host), stepper(), **told())
 
     assert host.fileno() >= 0
 
@@ -70,14 +77,28 @@ def test_a_host_whose_gateway_is_gone_stops(pair: tuple[socket.socket, socket.so
     gateway.close()
     line = Line(host)
 
-    serve(line, stepper(), clock=time.monotonic)
+    serve(line, stepper(), **told())
 
     assert not line.open
 
 
+def test_after_a_sleep_the_device_is_looked_after_before_anything_is_computed(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    host, gateway = pair
+    served, always_s, seen = stepper(), iter([0.0, 3600.0]), []
+    sleeps = SleepWatch(awake=lambda: 0.0, always=lambda: next(always_s, 3600.0))
+    gateway.sendall(encode(Submit(id=1, prompt=[1], max_tokens=3, seed=0)))
+    gateway.shutdown(socket.SHUT_WR)
+
+    serve(Line(host), served, **told(sleeps=sleeps, woke=lambda: seen.append(served.number)))
+
+    assert seen == [0]
+
+
 def test_an_idle_host_beats(pair: tuple[socket.socket, socket.socket]) -> None:
     host, gateway = pair
-    serving = threading.Thread(target=serve, args=(Line(host), stepper()), kwargs={"clock": time.monotonic})
+    serving = threading.Thread(target=serve, args=(Line(host), stepper()), kwargs=told())
     serving.start()
 
     (body,) = Splitter().feed(gateway.recv(1 << 20))
@@ -92,7 +113,7 @@ def test_a_host_that_may_not_do_what_it_has_comes_to_rest(pair: tuple[socket.soc
     host, gateway = pair
     served = stepper()
     # Ten times as fast: the second for which it looks often is over after a tenth.
-    clock = {"clock": lambda: 10.0 * time.monotonic()}
+    clock = told(clock=lambda: 10.0 * time.monotonic())
     serving = threading.Thread(target=serve, args=(Line(host), served), kwargs=clock)
     gateway.sendall(encode(Tune(warm_allowed=False)) + encode(Warm(id=1, prompt=[1] * 100)))
     serving.start()
@@ -117,11 +138,11 @@ def test_a_host_whose_gateway_does_not_read_stops_stepping_and_loses_nothing(
     host, gateway = pair
     streams = range(1, 65)
     line, served = Line(host), stepper()
-    serving = threading.Thread(target=serve, args=(line, served), kwargs={"clock": time.monotonic})
+    serving = threading.Thread(target=serve, args=(line, served), kwargs=told())
     for stream in streams:
         gateway.sendall(encode(Submit(id=stream, prompt=[1], max_tokens=20_000, seed=0, logprobs=20)))
     serving.start()
-    while not line.clogged:
+    while not line.clogged and serving.is_alive():
         threading.Event().wait(0.05)
     stopped_at = served.number
     for stream in streams:

@@ -192,6 +192,15 @@ async def test_a_reason_that_is_not_unicode_stops_no_rollback_and_stays_readable
     assert operations.rolled_back == [("ttft_pipeline", "admin", "\\udcff")]
 
 
+async def test_a_misspelt_field_does_not_roll_back_everything() -> None:
+    operations = FakeOperations()
+    async with client(operations, guarded=False) as ask:
+        answer = await ask.post("/v1/rollback", json={"featrue": "ttft_pipeline"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "featrue")
+    assert operations.rolled_back == []
+
+
 async def test_an_unknown_feature_is_the_runtimes_error() -> None:
     async with client(FakeOperations(), guarded=False) as http:
         answer = await http.post("/v1/rollback", json={"feature": "nope"})

@@ -8,7 +8,7 @@ import pytest
 
 from tests.rollout_rows import DAY_S, row_with
 from wicketgate.cli import meters
-from wicketgate.cli.drawing import NARROWEST, draw, text
+from wicketgate.cli.drawing import NARROWEST, draw, fitted, text
 from wicketgate.cli.output import EN_DASH, Screen
 
 HOLDING = row_with(
@@ -190,3 +190,34 @@ def test_a_hold_that_nobody_watches_is_a_dash_and_one_just_begun_is_0():
 
     assert any(f"{EN_DASH} of 1 d" in line for line in unknown)
     assert any("0 s of 1 d" in line for line in begun)
+
+
+def test_a_hold_that_went_on_after_its_end_is_served_and_no_more():
+    longer = text(draw(row_with(held_s=3 * DAY_S, hold_s=DAY_S), clock="", width=80))
+
+    assert any("1 d of 1 d" in line for line in longer)
+
+
+def test_a_hold_is_not_rounded_up_to_its_end():
+    nearly = text(draw(row_with(held_s=4.7, hold_s=5.0), clock="", width=80))
+
+    assert any("4 s of 5 s" in line for line in nearly)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("height", [8, 15, 23])
+def test_a_low_terminal_keeps_the_title_and_the_way_back(row, height):
+    lines = draw(row, clock="", width=NARROWEST)
+
+    shown = text(fitted(lines, height))
+
+    assert len(shown) <= height
+    assert shown[0] == text(lines)[0]
+    assert shown[-1] == text(lines)[-1]
+    assert any(line.startswith((" take back", " go on")) for line in shown)
+
+
+def test_a_high_one_shows_all_of_it():
+    lines = draw(HOLDING, clock="", width=80)
+
+    assert fitted(lines, len(lines)) == lines

@@ -7,7 +7,7 @@ from argparse import Namespace
 
 import pytest
 
-from wicketgate.cli.output import Screen, count, duration, share
+from wicketgate.cli.output import EN_DASH, Screen, count, duration, share
 
 HEADERS = ("FEATURE", "STAGE", ">SHARE", "HOLD", "NEXT")
 ROWS = [
@@ -95,6 +95,15 @@ def test_a_very_narrow_one_does_both():
         "    rollout promote it",
         "qos                ✓ complete  100 %",
     ]
+
+
+def test_where_nothing_comes_next_nothing_is_put_under():
+    out = Terminal()
+    screen(out, COLUMNS="12", NO_COLOR="1").table(
+        ("FEATURE", "NEXT"), [("canary", EN_DASH), ("b", "promote it")]
+    )
+
+    assert out.getvalue().splitlines() == ["FEATURE", "canary", "b", "    promote", "    it"]
 
 
 def test_a_table_without_rows_is_its_header():

@@ -26,19 +26,21 @@ IFS=' ' read -r code text < <(sed -n "$(wc -l < calls)p" answers)
 printf '%s\\n' "$text"
 exit "$code"
 """
-RUNNING, COMPLETE = '0 {"phase": "running"}', '0 {"phase": "complete"}'
+RUNNING, HOLDING, ROLLED_BACK, COMPLETE = (
+    f'0 {{"phase": "{phase}"}}' for phase in ("running", "holding", "rolled_back", "complete")
+)
 
 
-def run(folder: Path, answers: list[str]) -> tuple[int, list[str]]:
+def run(folder: Path, answers: list[str], *, longest: str = "1h") -> tuple[int, list[str]]:
     """Run the script with a `wicketgate` that gives these answers; return its exit code and the calls."""
     stub = folder / "wicketgate"
     stub.write_text(STUB)
     stub.chmod(0o755)
     (folder / "answers").write_text("\n".join(answers) + "\n")
     done = subprocess.run(
-        [str(SCRIPT), "ttft_pipeline", "release", "1h"],
+        [str(SCRIPT), "ttft_pipeline", "release", longest],
         cwd=folder,
-        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "RETRY_S": "0"},
         capture_output=True,
         timeout=30,
     )
@@ -83,17 +85,30 @@ def test_a_start_that_is_refused_begins_nothing_and_takes_nothing_back(tmp_path:
 
 
 def test_a_stage_that_holds_by_hand_is_promoted(tmp_path: Path) -> None:
-    code, calls = run(tmp_path, ["0", "0", RUNNING, "8", "0", COMPLETE, "0"])
+    code, calls = run(tmp_path, ["0", "0", RUNNING, "8", HOLDING, "0", COMPLETE, "0"])
 
     assert code == 0
     assert "rollout promote ttft_pipeline --reason release" in calls
 
 
-@pytest.mark.parametrize(("codes", "why"), [(["8", "4"], "without evidence"), (["7"], "too long")])
-def test_a_stage_that_does_not_go_on_is_taken_back(codes: list[str], why: str, tmp_path: Path) -> None:
-    code, calls = run(tmp_path, ["0", "0", RUNNING, *codes, "0", "0"])
+def test_a_stage_that_only_wants_more_requests_is_given_its_time(tmp_path: Path) -> None:
+    holds = ["8", HOLDING, "4", HOLDING, "4", COMPLETE, COMPLETE]
 
-    assert code == 8, why
+    code, calls = run(tmp_path, ["0", "0", RUNNING, *holds, COMPLETE, "0"])
+
+    assert code == 0
+    assert not [call for call in calls if call.startswith("rollback")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "longest"),
+    [(["8", ROLLED_BACK, ROLLED_BACK], "1h"), (["8", HOLDING, "4"], "0m"), (["7"], "1h")],
+    ids=["rolled-back", "without-evidence", "too-long"],
+)
+def test_a_stage_that_does_not_go_on_is_taken_back(answers: list[str], longest: str, tmp_path: Path) -> None:
+    code, calls = run(tmp_path, ["0", "0", RUNNING, *answers, "0", "0"], longest=longest)
+
+    assert code == 8
     assert calls[-2].startswith("rollback ttft_pipeline --reason release")
 
 

@@ -14,6 +14,7 @@ from qos.figures import Figures
 from qos.policy import Monitor, MonitorParams
 from qos.window import WindowParams
 from tests.fakes import Clock, FakeEngine, FakeLanes, FakeRollouts, FakeText, request
+from wicketgate.assigned import Assigned
 from wicketgate.drill import DrillParams
 from wicketgate.errors import (
     DeadlineExceededError,
@@ -31,7 +32,6 @@ from wicketgate.pipeline.queue import QueueParams, WaitQueue
 from wicketgate.pipeline.text import TextChunk
 from wicketgate.pipeline.warm import Warmer, WarmParams
 from wicketgate.recorder import Recorder, Sink
-from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

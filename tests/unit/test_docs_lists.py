@@ -18,10 +18,10 @@ from tests.unit.test_docs import quoted, read, rows
 from tests.unit.test_metrics import FULL
 from wicketgate import errors, platform, recorder
 from wicketgate.api.fields import _FAULTS
+from wicketgate.assigned import Assigned
 from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.metrics import Metrics
 from wicketgate.recorder import Record
-from wicketgate.rollouts import Assigned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from rollout.guards import Findings
 from rollout.spec import DEFAULT_SPEC, Feature, Mode, Spec
 from rollout.stages import Input, apply, state_from
 from rollout.verdict import Judged, Kind, Verdict
-from wicketgate.errors import NotFoundError
+from wicketgate.errors import LedgerError, NotFoundError
 from wicketgate.flags import RETRY_S, FlagBoard, FlagSnapshot, RollbackNotDurableError, describe
 from wicketgate.ledger import KILL_SWITCH, NO_ROW, Ledger
 
@@ -181,6 +182,57 @@ def test_a_rollback_that_was_not_saved_holds_until_the_ledger_has_it(desk):
     change(desk.ledger, "gov", Input.RESET)
     desk.board.refresh()
     assert on(desk.board) == {"gov"}
+
+
+class UnreadableAfterTheWrite(Ledger):
+    """A ledger that takes a change, and cannot be read right after it."""
+
+    fails = False
+
+    def read(self):
+        if self.fails:
+            self.fails = False
+            raise LedgerError("a hiccup")
+        return super().read()
+
+    def change(self, *args, **options):
+        after = super().change(*args, **options)
+        self.fails = True
+        return after
+
+
+@pytest.mark.parametrize("feature", ["gov", None], ids=["rollback", "kill"])
+def test_what_was_saved_and_could_not_be_read_right_after_is_in_force_and_can_be_ended(tmp_path, feature):
+    ledger = UnreadableAfterTheWrite(tmp_path / "ledger.db", timeout_s=0.05)
+    board = FlagBoard(SPEC, ledger)
+    lower = board.kill if feature is None else partial(board.lower, feature)
+
+    board.persist(lower(actor="a", reason="r"))
+
+    unread = on(board)
+    other = Ledger(ledger.path)
+    if feature is None:
+        other.set_killed(False, actor="a", reason="r")
+    else:
+        change(other, feature, Input.RESET)
+    board.refresh()
+    assert (unread, on(board)) == (frozenset(), {"gov"})
+
+
+@pytest.mark.parametrize("share", ["all", None, -1, 10**6, float("nan")])
+def test_a_row_whose_share_is_none_counts_as_unreadable_and_can_be_rolled_back(desk, share):
+    change(desk.ledger, "ttft", Input.START)
+    row = desk.ledger.read().rows["ttft"].document
+    damaged = {**row, "share_millipercent": share}
+    desk.ledger.change(["ttft"], lambda *_: damaged, action="a", actor="a", reason="r")
+
+    desk.board.refresh()
+    unreadable = desk.board.problem
+    desk.board.rollback("ttft", actor="a", reason="r")
+
+    assert "of ttft" in unreadable
+    assert desk.board.problem is None
+    assert desk.board.snapshot.states["ttft"].phase == "rolled_back"
 
 
 def test_while_the_ledger_cannot_be_read_staged_features_are_off_and_the_reason_is_kept(desk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -180,6 +181,33 @@ def test_saved_evidence_is_read_back_and_is_no_change(ledger):
 
     assert contents.evidence == {"f": {"n": 3}, "g": {"n": 2}}
     assert contents.revision == ledger.verify() == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"n": ' + "9" * 5000 + "}", b"\xff", "[]"], ids=range(5)
+)
+def test_damaged_evidence_is_lost_and_nothing_else(ledger, text):
+    write(ledger)
+    ledger.save_evidence({"f": {"n": 1}, "g": {"n": 2}})
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        value = "CAST(? AS TEXT)" if isinstance(text, bytes) else "?"
+        db.execute(f"UPDATE evidence SET document = {value} WHERE feature = 'f'", (text,))
+
+    contents = ledger.read()
+
+    assert contents.evidence == {"g": {"n": 2}}
+    assert contents.revision == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "[" * 100_000, "9" * 5000], ids=range(5))
+@pytest.mark.parametrize("feature", ["f", KILL_SWITCH])
+def test_a_ledger_with_a_damaged_row_is_refused(ledger, feature, text):
+    write(ledger, feature)
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute("UPDATE state SET document = ? WHERE feature = ?", (text, feature))
+
+    with pytest.raises(LedgerError, match="cannot be used"):
+        ledger.read()
 
 
 def test_a_ledger_of_before_there_was_evidence_has_none(ledger):

@@ -32,14 +32,14 @@ GAPS = Objective(name="itl", signal=Signal.ITL, target_ratio=0.95, threshold_s=0
 class Desk:
     """A recorder with everything behind it."""
 
-    def __init__(self, *, log_requests: bool = True) -> None:
+    def __init__(self, *, log_requests: bool = True, models: tuple[str, ...] = ()) -> None:
         self.clock = Clock()
         self.metrics = Metrics(CollectorRegistry(), models=("demo",), features=FEATURES)
         self.figures = Figures(WindowParams(), now_s=self.clock())
         self.monitor = Monitor(MonitorParams(objectives=(ERRORS, GAPS)), now_s=self.clock())
         self.rollouts = FakeRollouts()
         sink = Sink(figures=self.figures, monitor=self.monitor, metrics=self.metrics, rollouts=self.rollouts)
-        self.recorder = Recorder(sink, clock=self.clock)
+        self.recorder = Recorder(sink, models=models, clock=self.clock)
         self.recorder.log_requests = log_requests
 
     def arrive(self, name: str = "r1", *, on: frozenset[str] = ON) -> Record:
@@ -327,6 +327,18 @@ def test_a_request_that_waited_for_an_engine_host_is_late_through_no_fault_of_it
     desk.recorder.engine_lost("demo")
     desk.clock.advance(11.0)
     desk.recorder.engine_ready("demo")
+
+    desk.recorder.check_first_tokens(deadline_s=10.0)
+
+    assert desk.rollouts.endings == ["infrastructure"]
+
+
+def test_a_request_that_waits_for_the_first_start_of_a_model_is_late_through_no_fault_of_its_features() -> (
+    None
+):
+    desk = Desk(models=("demo",))
+    desk.arrive()
+    desk.clock.advance(11.0)
 
     desk.recorder.check_first_tokens(deadline_s=10.0)
 

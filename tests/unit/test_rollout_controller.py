@@ -313,6 +313,33 @@ def test_a_resume_while_the_gateway_was_down_counts_as_one():
     assert rig.tick() == []
 
 
+def test_other_params_are_taken_up_with_what_was_gathered_and_begin_another_time():
+    rig = Rig()
+    rig.tick(2.0, passed=100)
+    gathered = rig.controller.judged().findings.canary
+    rig.controller.begin_anew(replace(PARAMS, failures_per_key=3), saved=rig.controller.document())
+    rig.follow()
+
+    assert rig.controller.begun == 2
+    assert rig.controller.judged().findings.canary == gathered
+
+
+def test_what_was_gathered_can_be_forgotten():
+    rig = Rig()
+    rig.tick(2.0, passed=100)
+    rig.controller.begin_anew(PARAMS, saved=None)
+    rig.follow()
+
+    assert rig.controller.judged().findings.canary.finished == 0
+
+
+def test_another_ceiling_begins_another_time_at_the_same_revision():
+    rig = Rig(mode=Mode.DIRECT, percentage=50.0)
+    rig.follow(features=MappingProxyType({"f": Feature(name="f", rollout_percentage=1.0)}))
+
+    assert rig.controller.begun == 2
+
+
 def test_engine_hosts_that_die_decide_nothing():
     rig = Rig()
     for _ in range(100):
@@ -345,7 +372,7 @@ def test_the_next_stage_gathers_evidence_of_its_own():
     rig.give(Input.PROMOTE)
 
     assert rig.tick(9.0, passed=100) == []
-    assert rig.controller.since_revision == 2
+    assert rig.controller.begun == 2
     assert rig.controller.judged().findings.canary.finished == 3600
 
 

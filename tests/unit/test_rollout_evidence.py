@@ -509,6 +509,15 @@ def test_evidence_under_other_rules_begins_anew_and_says_so():
         {"canary": None},
         {"canary": {"finished": -1, "failed": 0, "counted_failures": 0, "refused": 0, "infrastructure": 0}},
         {"control": {"finished": "many"}},
+        {
+            "canary": {
+                "finished": 1,
+                "failed": 10**18,
+                "counted_failures": 1,
+                "refused": 0,
+                "infrastructure": 0,
+            }
+        },
         {"clock": {"served_s": float("nan"), "quiet_s": 0.0}},
         {"clock": {"served_s": float("inf"), "quiet_s": 0.0}},
         {"clock": {"served_s": -1.0, "quiet_s": 0.0}},

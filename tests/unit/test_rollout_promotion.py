@@ -112,5 +112,5 @@ def test_it_goes_on_from_its_document_even_when_another_rate_is_to_be_excluded()
     "document", [{}, {"passed": 1.5, "failed": 0}, {"passed": 1, "failed": None}, {"passed": -1, "failed": 0}]
 )
 def test_a_document_that_is_none_is_refused(document):
-    with pytest.raises(ValueError, match="no counts"):
+    with pytest.raises(ValueError, match="must be a whole number"):
         PromotionEvidence(0.005, document)

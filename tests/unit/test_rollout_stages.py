@@ -169,6 +169,12 @@ def test_without_compress_the_stage_is_the_declared_one():
     assert stage_in_force(at(Phase.RUNNING), SPEC) is SPEC.stages[1]
 
 
+@pytest.mark.parametrize("share", [-1, 100_001, float("nan")])
+def test_a_share_is_some_part_of_all_requests(share):
+    with pytest.raises(ValueError, match="share of f must be 0 to 100000"):
+        State(feature="f", share_millipercent=share)
+
+
 @pytest.mark.parametrize("compress", [0.99, 0.0, -1.0, float("inf"), float("nan")])
 def test_holds_cannot_be_made_longer_or_nothing(compress):
     with pytest.raises(ValueError, match="compress of f must be at least 1"):

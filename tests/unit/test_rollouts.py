@@ -305,6 +305,21 @@ def test_requests_of_the_stage_before_say_nothing_of_this_one(desk: Desk) -> Non
     assert desk.rollouts.judged()["new"].findings.canary.failed == 0
 
 
+def test_requests_that_were_drawn_at_another_ceiling_say_nothing_of_this_one(desk: Desk) -> None:
+    asked = [desk.request(number) for number in range(8)]
+    assigned = [desk.rollouts.assign(each) for each in asked]
+    lower = replace(SPEC.features["wire"], rollout_percentage=1)
+    desk.board.replace_spec(replace(SPEC, features={**SPEC.features, "wire": lower}))
+    desk.tick()
+
+    for each, flags in zip(asked, assigned, strict=True):
+        desk.rollouts.ended(flags, each, ending=Ending.FAILED, tpot_s=None)
+
+    findings = desk.rollouts.judged()["wire"].findings
+    assert desk.board.snapshot.shares["wire"].millipercent == 1000
+    assert (findings.canary.failed, findings.control.failed) == (0, 0)
+
+
 def test_a_stage_that_has_shown_enough_is_left_upward_in_the_ledger_first(desk: Desk) -> None:
     desk.change(Input.START)
     show_enough(desk)
@@ -448,6 +463,35 @@ def test_other_limits_are_in_force_at_once_and_keep_what_they_can(desk: Desk) ->
     assert findings.readings[Guard.ERRORS].limit == pytest.approx(200)
 
 
+def test_requests_of_before_other_limits_roll_nothing_back_that_began_since(desk: Desk) -> None:
+    desk.change(Input.START)
+    canary = desk.requests(Arm.CANARY, 5)
+    assigned = [desk.rollouts.assign(asked) for asked in canary]
+    desk.rollouts.reconfigure(GuardParams(false_rollback_ratio=0.01))
+    desk.change(Input.PROMOTE)
+    desk.tick()
+
+    for asked, flags in zip(canary, assigned, strict=True):
+        desk.rollouts.ended(flags, asked, ending=Ending.FAILED, tpot_s=None)
+
+    assert (desk.phase, desk.board.snapshot.states["new"].stage) == (Phase.RUNNING, "most")
+
+
+def test_what_raises_while_a_feature_is_judged_is_told_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(tmp_path, params=GuardParams(false_promotion_ratio=0.0))
+    desk.change(Input.START)
+    desk.serve(desk.requests(Arm.CANARY, 1)[0])
+
+    desk.tick(2.0)
+
+    assert [(each.message, each.feature) for each in caplog.records if each.exc_info] == [
+        ("rollout_not_judged", "new")
+    ]
+    assert desk.phase is Phase.RUNNING
+
+
 def test_trouble_breaks_the_quiet_that_a_stage_asks_for(tmp_path: Path) -> None:
     stage = replace(STAGES[0], quiet=(Trouble.INCIDENT,), hold_s=100.0)
     desk = Desk(tmp_path, spec=replace(SPEC, stages=(stage, *STAGES[1:])))
@@ -473,3 +517,18 @@ def test_a_direct_feature_at_100_percent_is_rolled_back_only_where_that_is_wante
     assert "all" in alerting.rollouts.assign(alerting.request(1)).on
     assert alerting.rollouts.judged()["all"].findings.readings[Guard.ERRORS].is_tripped
     assert "all" not in acting.rollouts.assign(acting.request(1)).on
+
+
+def test_what_finished_on_a_feature_at_100_percent_is_counted_before_a_failure_and_once(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path)
+    for number in range(3000):
+        desk.serve(desk.request(number))
+    desk.serve(desk.request(1), Ending.FAILED)
+
+    desk.tick()
+
+    findings = desk.rollouts.judged()["all"].findings
+    assert (findings.canary.finished, findings.canary.failed) == (3000, 1)
+    assert findings.readings[Guard.ERRORS].evidence < 20  # one failure of nobody else would be 123

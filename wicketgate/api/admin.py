@@ -106,6 +106,13 @@ def create_admin_app(
 
     async def rollback(request: Request) -> Response:
         body = await read_body(request)
+        # A misspelt `feature` would roll back all of them.
+        unknown = next((name for name in body if name not in ("feature", "actor", "reason")), None)
+        if unknown is not None:
+            raise InvalidRequestError(
+                f"unknown field {unknown}; known are feature, actor and reason. Nothing was rolled back.",
+                param=unknown,
+            )
         done = await operations.rollback(
             text_field(body, "feature"),
             actor=text_field(body, "actor") or "admin",

@@ -170,10 +170,10 @@ class _Change:
         jump = self.given is Input.START and after.stage != self.standing.spec.stages[0].name
         if restart or jump or self.forced:
             was, now = self._row(self.state), self._row(after)
+            word = {Input.START: " at ", Input.PROMOTE: " to "}.get(self.given, "")
+            where = f"{word}{now['stage']} {now['stage_index'] + 1}/{len(now['stages'])}" if word else ""
             change = telling.shares(was, now)
-            confirm_with_user(
-                self.args, f"{str(self.given).capitalize()} {self.feature} at {stage(now)}: {change}?"
-            )
+            confirm_with_user(self.args, f"{str(self.given).capitalize()} {self.feature}{where}: {change}?")
 
     def _row(self, state: State) -> dict[str, Any]:
         """Describe the feature as it would stand with a state."""

@@ -42,6 +42,15 @@ def draw(row: Mapping[str, Any], *, clock: str, width: int) -> list[Line]:
     return screen
 
 
+def fitted(lines: list[Line], height: int) -> list[Line]:
+    """Leave out what a screen has no room for: empty lines, then what stands above the way back."""
+    if len(lines) <= height:
+        return lines
+    way_back = lines[max(index for index, line in enumerate(lines) if not line) + 1 :]
+    dense = [line for line in lines if line]
+    return dense if len(dense) <= height else [*dense[: max(0, height - len(way_back))], *way_back]
+
+
 def text(lines: list[Line]) -> list[str]:
     """Return the lines without their roles."""
     return ["".join(part for part, _ in line).rstrip() for line in lines]

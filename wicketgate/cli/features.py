@@ -77,8 +77,10 @@ def hold_left_s(row: Mapping[str, Any]) -> float:
 
 def served(row: Mapping[str, Any]) -> str:
     """Write how much of the hold is served: `3 h of 1 d`, with a dash where nobody watches."""
-    held_s = row.get("held_s")
-    return f"{EN_DASH if held_s is None else duration(round(held_s))} of {duration(row['hold_s'])}"
+    held_s, hold_s = row.get("held_s"), row["hold_s"]
+    # Never more than is asked for, and never rounded up to it.
+    told = EN_DASH if held_s is None else duration(hold_s if held_s >= hold_s else int(held_s))
+    return f"{told} of {duration(hold_s)}"
 
 
 def upcoming(row: Mapping[str, Any]) -> str:

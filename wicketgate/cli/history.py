@@ -38,7 +38,8 @@ def run(args: Namespace) -> int:
     screen = Screen.of(args)
     ledger = find(args, note=screen.note).ledger()
     rows = ledger.history(args.feature, limit=args.limit)
-    if args.feature and not rows:
+    # The kill switch is part of every feature's history, and no proof of one.
+    if args.feature and all(row["feature"] != args.feature for row in rows):
         _check_feature(args.feature, ledger.history(None, limit=1_000_000))
     changes, broken = 0, None
     try:
@@ -59,10 +60,11 @@ def run(args: Namespace) -> int:
 
 def _check_feature(feature: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a name that neither the audit nor a packaged declaration knows."""
+    from wicketgate.audit import KILL_SWITCH
     from wicketgate.cli.place import PACKAGED_FEATURES
     from wicketgate.cli.standing import check_known
 
-    check_known(feature, {*PACKAGED_FEATURES, *(str(row["feature"]) for row in rows)})
+    check_known(feature, {*PACKAGED_FEATURES, *(str(row["feature"]) for row in rows)} - {KILL_SWITCH})
 
 
 def _verdict(screen: Screen, changes: int, broken: str | None) -> None:

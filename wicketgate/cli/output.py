@@ -117,7 +117,7 @@ class Screen:
         )
         for row in rows:
             self.out(self._line([row[index] for index in columns], headers, widths))
-            if folds and _text(row[-1]):
+            if folds and _text(row[-1]) not in ("", EN_DASH):
                 self._fold(row[-1])
 
     def _fold(self, cell: Cell) -> None:

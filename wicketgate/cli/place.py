@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ PACKAGED_FEATURES = ("adaptive_governor", "http2_transport", "ttft_pipeline", "q
 """Features that exist without a configuration: those of `rollout.spec.DEFAULT_SPEC`."""
 CONFIG_VARIABLE = "WICKETGATE_CONFIG"
 _CONFIG_HERE = Path("runtime.yaml")
+_WHERE = re.compile(
+    r"^(state_dir|name):[ \t]+(\"[^\"\n]*\"|'[^'\n]*'|[^#\s][^\n]*?)[ \t]*(?:[ \t]#.*)?\r?$", re.M
+)
+"""A line of a configuration that says where its runtime is."""
 
 
 class Place:
@@ -85,6 +90,7 @@ def find(args: Namespace, *, note: Callable[[str], None], ask: bool = True) -> P
     Raises:
         UsageError: --config names a file that does not exist.
     """
+    note = _once(note)
     named = args.config or os.environ.get(CONFIG_VARIABLE)
     config = Path(named) if named else _CONFIG_HERE if _CONFIG_HERE.is_file() else None
     if args.config and not Path(args.config).is_file():
@@ -97,6 +103,18 @@ def find(args: Namespace, *, note: Callable[[str], None], ask: bool = True) -> P
     return _only_running(place, note=note)
 
 
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Say a thing once, however often the file is looked at."""
+    said: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            note(text)
+
+    return tell
+
+
 def _read(config: Path | None, *, note: Callable[[str], None]) -> Mapping[str, Any]:
     """Read a configuration as far as a command needs it; a broken one must not stop a rollback."""
     if config is None:
@@ -105,12 +123,29 @@ def _read(config: Path | None, *, note: Callable[[str], None]) -> Mapping[str, A
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(config.read_bytes(), Loader=loader)  # noqa: S506 - both are safe loaders
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        reason = str(error).partition("\n")[0]
-        note(f"warning: {config} cannot be read ({reason}); looking where the default runtime is.")
+        content = config.read_bytes()
+    except OSError as error:
+        note(f"warning: {config} cannot be read ({error}); looking where the default runtime is.")
         return {}
+    try:
+        document = yaml.load(content, Loader=loader)  # noqa: S506 - both are safe loaders
+    except (UnicodeError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        found = _salvaged(content)
+        where = "its own lines say" if found else "the default runtime is"
+        note(f"warning: {config} cannot be read ({reason}); looking where {where}.")
+        return found
     return document if isinstance(document, dict) else {}
+
+
+def _salvaged(content: bytes) -> dict[str, str]:
+    """
+    Take from a file that is no YAML the lines that say where the runtime is.
+
+    A file that is broken while its gateway runs must not send a rollback to the ledger of another one.
+    """
+    lines = _WHERE.findall(content.decode("utf-8", "replace"))
+    return {key: value.strip("'\"") for key, value in lines if value not in ("null", "~")}
 
 
 def _state_dir(config: Path | None, *, note: Callable[[str], None]) -> Path:

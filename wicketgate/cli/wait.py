@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wicketgate.cli.features import missing_requests, phase, served, stage
 from wicketgate.cli.options import FOREVER_S
 from wicketgate.cli.output import duration
-from wicketgate.cli.standing import NONE, look
+from wicketgate.cli.standing import NONE, chosen, look
 from wicketgate.errors import ExitCode, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def wait_for(
     silent = _Once(screen)
     try:
         while True:
-            row = next(each for each in look(place, note=silent.note)[0] if each["feature"] == feature)
+            (row,) = chosen(look(place, note=silent.note)[0], feature)
             waited_s = time.monotonic() - began_s
             done = outcome(row, from_index=from_index) if row["revision"] >= revision else None
             if done is not None:

@@ -11,7 +11,7 @@ from wicketgate.cli.features import print_features
 from wicketgate.cli.output import duration, print_json
 from wicketgate.cli.standing import chosen, look
 from wicketgate.cli.wait import POLL_S, Outcome, check_staged, limit_s, outcome
-from wicketgate.errors import ExitCode, UsageError
+from wicketgate.errors import ExitCode
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,8 +37,6 @@ def watch(args: Namespace, place: Place, screen: Screen) -> int:
         With `--wait`: 0 when the stage was left upward or is complete, 7 when that took too long, 8 when it
         was rolled back, holds or is paused.
     """
-    if args.wait is not None and not args.feature:
-        raise UsageError("--wait needs the name of a feature", fix="wicketgate rollout status --help")
     return _Watch(args, place, screen).run()
 
 
@@ -84,6 +82,7 @@ class _Watch:
             if self._on_screen:
                 self._screen.raw(_LEAVE)
                 self._screen.line_end = ""
+                self._on_screen = False
                 self._draw()
         return self._end(done, within_s)
 
@@ -135,7 +134,7 @@ class _Watch:
         clock = time.strftime("%H:%M:%S", time.gmtime())
         lines = drawing.draw(self._rows[0], clock=clock, width=_width(self._screen))
         room = self._screen.height - 1 - bool(self._note)
-        _print(self._screen, lines[:room] if self._on_screen else lines)
+        _print(self._screen, drawing.fitted(lines, room) if self._on_screen else lines)
 
     def _end(self, done: Outcome | None, within_s: float) -> int:
         if done is None:

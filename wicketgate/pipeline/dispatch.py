@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from governor.admission import Admission, Ticket
+    from wicketgate.assigned import Assigned
     from wicketgate.inference import Finished, InferenceRequest
     from wicketgate.pipeline.lane import Lane, Lanes
     from wicketgate.pipeline.queue import WaitQueue
     from wicketgate.recorder import Record, Recorder
-    from wicketgate.rollouts import Assigned
 
 log = logging.getLogger(__name__)
 
