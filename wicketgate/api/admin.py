@@ -106,13 +106,7 @@ def create_admin_app(
 
     async def rollback(request: Request) -> Response:
         body = await read_body(request)
-        # A misspelt `feature` would roll back all of them.
-        unknown = next((name for name in body if name not in ("feature", "actor", "reason")), None)
-        if unknown is not None:
-            raise InvalidRequestError(
-                f"unknown field {unknown}; known are feature, actor and reason. Nothing was rolled back.",
-                param=unknown,
-            )
+        refuse_unknown(body, ("feature", "actor", "reason"))  # a misspelt feature would be all of them
         done = await operations.rollback(
             text_field(body, "feature"),
             actor=text_field(body, "actor") or "admin",
@@ -264,6 +258,19 @@ async def read_body(request: Request) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object", code="invalid_json")
     return value
+
+
+def refuse_unknown(body: Mapping[str, object], known: Sequence[str]) -> None:
+    """
+    Refuse fields that mean nothing.
+
+    Raises:
+        InvalidRequestError: there is one.
+    """
+    for name in body:
+        if name not in known:
+            fields = ", ".join(known)
+            raise InvalidRequestError(f"unknown field {name}; known: {fields}. Nothing was done.", param=name)
 
 
 def text_field(body: Mapping[str, object], field: str) -> str | None:
