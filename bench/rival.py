@@ -11,6 +11,7 @@ import asyncio
 import http.client
 import json
 import os
+import string
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 RUNS: Final = 9
 STREAMS: Final = 4
 LONG_TOKENS: Final = 3000
+BUSY_TOKENS: Final = 1000
+"""Of those that run: they outlast the long prompt; mlx_lm.server goes on when nobody listens any more."""
+LETTERS: Final = string.ascii_letters + string.digits
 JOINS: Final = 12
 """Short requests of one run."""
 START_S: Final = 60.0
@@ -47,8 +51,8 @@ class Stream:
             "stream": True,
             "ignore_eos": True,
         }
-        # mlx_lm.server takes text only; in the made vocabulary each of these words is one token.
-        text = "".join(f" w{token - 256}" for token in prompt)
+        # mlx_lm.server takes text only; in the made vocabulary each of these letters is one token.
+        text = "".join(LETTERS[token % len(LETTERS)] for token in prompt)
         self._body = json.dumps({**body, "prompt": text}).encode()
         self._port = port
         self.at_s: list[float] = []
@@ -73,7 +77,7 @@ class Stream:
 
 async def busy(port: int, model: str, prompts: RandomPrompts) -> list[tuple[Stream, asyncio.Task[None]]]:
     """Start the streams that run, and wait until each has its first tokens."""
-    streams = [Stream(port, model, prompts.take(64), 4000) for _ in range(STREAMS)]
+    streams = [Stream(port, model, prompts.take(64), BUSY_TOKENS) for _ in range(STREAMS)]
     tasks = [asyncio.create_task(stream.run()) for stream in streams]
     while any(len(stream.at_s) < 5 for stream in streams):
         await asyncio.sleep(0.01)

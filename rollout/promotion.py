@@ -15,6 +15,7 @@ Source:
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from operator import mul
 from typing import TYPE_CHECKING, Final
 
@@ -103,6 +104,7 @@ def needed_requests(below_ratio: float, passed: int, failed: int, limit: float) 
     return needed
 
 
+@lru_cache(maxsize=64)  # a decision asks for the same bound three times over
 def upper_bound_ratio(passed: int, failed: int, risk_ratio: float = 0.05) -> float:
     """
     Bound a failure rate from above, by a bound that holds at all times at once.
