@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -392,11 +394,15 @@ def test_without_a_gateway_a_damaged_ledger_is_an_error(place, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS keeps state in the Library folder")
-def test_the_only_running_runtime_is_found_and_named(place, gateway, home, capsys):
-    home.mkdir(parents=True)
-    (home / "mill").symlink_to(place.dir)
+def test_the_only_running_runtime_is_found_and_named(place, gateway, home, capsys, monkeypatch):
+    # A short one: in a long one the socket would be elsewhere.
+    with tempfile.TemporaryDirectory() as short:
+        home = Path(short) / "wicketgate"
+        home.mkdir()
+        (home / "mill").symlink_to(place.dir)
+        monkeypatch.setenv("XDG_STATE_HOME", short)
 
-    assert run(["rollout", "list"]) == ExitCode.DONE
+        assert run(["rollout", "list"]) == ExitCode.DONE
 
     captured = capsys.readouterr()
     assert captured.err == f"Using the running runtime mill ({home / 'mill'}).\n"
