@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import pytest
 from tests.server import Gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,3 +68,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway on the demo model for all tests that leave it as they found it."""
     with Gateway(tmp_path_factory.mktemp("server"), DEMO) as running:
         yield running
+
+
+@pytest.fixture
+def eventually() -> Callable[[str, Callable[[], bool], float], None]:
+    """Return what asks again and again, as fast as answers come, and fails when it takes too long."""
+
+    def wait(what: str, is_so: Callable[[], bool], timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
+
+    return wait

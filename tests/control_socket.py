@@ -42,7 +42,24 @@ class Gateway(ThreadingUnixStreamServer):
         super().__init__(str(path), _Answers)
 
 
-class _Answers(BaseHTTPRequestHandler):
+class JsonAnswers(BaseHTTPRequestHandler):
+    """Answers with JSON on a Unix socket, and says nothing on stderr."""
+
+    def _answer(self, status: int, document: Mapping[str, Any]) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing on stderr."""
+
+    def address_string(self) -> str:
+        return "local"
+
+
+class _Answers(JsonAnswers):
     server: Gateway
 
     def do_GET(self) -> None:
@@ -72,16 +89,3 @@ class _Answers(BaseHTTPRequestHandler):
         rows = [{**asdict(each), "in_flight_on": 14} for each in done.features]
         times = {"flip_s": done.flip_s, "durable_s": done.durable_s, "revision": done.revision}
         self._answer(200, {"features": rows, **times})
-
-    def _answer(self, status: int, document: Mapping[str, Any]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing on stderr."""
-
-    def address_string(self) -> str:
-        return "local"

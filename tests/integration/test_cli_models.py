@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 
+from tests.control_socket import JsonAnswers
 from wicketgate.cli.cache import sessions
 from wicketgate.cli.main import run
 from wicketgate.cli.output import EN_DASH
@@ -59,7 +59,7 @@ class Gateway(ThreadingUnixStreamServer):
         super().__init__(path, _Answers)
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(JsonAnswers):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, None))
         if self.path.startswith("/v1/engine/cache"):
@@ -76,19 +76,6 @@ class _Answers(BaseHTTPRequestHandler):
             self._answer(status, {"error": {"message": message, "code": "x"}})
         else:
             self.do_GET() if "cache" not in self.path else self._answer(200, {"ok": True, "models": [REPORT]})
-
-    def _answer(self, status: int, document: dict[str, object]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing on stderr."""
-
-    def address_string(self) -> str:
-        return "local"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from rollout.guards import ArmCounts, Findings, Guard, Reading
 from rollout.verdict import Judged, Kind, Verdict
 from tests.control_socket import Gateway
+from tests.terminal import on_a_terminal
 from wicketgate.cli.main import run
 from wicketgate.config import load
 from wicketgate.errors import ExitCode
@@ -262,7 +263,9 @@ def test_a_watch_on_a_terminal_draws_over_itself_and_leaves_the_last_screen(plac
     done = {"phase": "complete", "stage": "full", "share_millipercent": 100_000}
     thread = once_asked(gateway, 2, lambda: move(place, "promote", **done))
 
-    code, shown = on_a_terminal(place, "rollout", "status", FEATURE, "--watch", "--wait", "20s", columns=80)
+    code, shown = on_a_terminal(
+        place.options, "rollout", "status", FEATURE, "--watch", "--wait", "20s", columns=80
+    )
 
     thread.join()
     inside, _, after = shown.partition("\x1b[?1049l")
@@ -277,7 +280,7 @@ def test_ctrl_c_ends_a_watch_and_gives_the_screen_back(place, gateway):
     called(place, "rollout", "start", FEATURE)
 
     code, shown = on_a_terminal(
-        place, "rollout", "status", "--watch", columns=80, until=b"FEATURE", typed=b"\x03"
+        place.options, "rollout", "status", "--watch", columns=80, until=b"FEATURE", typed=b"\x03"
     )
 
     assert code == ExitCode.INTERRUPTED
@@ -290,7 +293,7 @@ def test_the_table_fits_the_terminal(place, gateway, columns):
     called(place, "rollout", "start", FEATURE)
     gateway.judged[FEATURE] = Judged(SEEN, MISSING)
 
-    _, shown = on_a_terminal(place, "rollout", "status", "--color", "never", columns=columns)
+    _, shown = on_a_terminal(place.options, "rollout", "status", "--color", "never", columns=columns)
 
     lines = shown.splitlines()
     assert max(map(len, lines)) <= columns
@@ -505,29 +508,3 @@ def test_bash_completes_with_the_script_that_is_printed(place):
         "promote",
         "adaptive_governor http2_transport qos_monitoring ttft_pipeline",
     ]
-
-
-def on_a_terminal(
-    place, *words: str, columns: int, until: bytes = b"", typed: bytes = b""
-) -> tuple[int, str]:
-    """Run a command on a terminal, type once it shows a text; return its exit code and what was shown."""
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update({"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"})
-        os.execv(sys.executable, [sys.executable, "-m", "wicketgate", *words, *place.options])
-    shown = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:  # Linux says so when the other side has closed
-            break
-        if not part:
-            break
-        shown += part
-        if typed and until in shown:
-            os.write(terminal, typed)
-            typed = b""
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()

@@ -67,18 +67,6 @@ def put_all_on(gateway: Gateway) -> None:
     assert flags(gateway) == FEATURES
 
 
-@pytest.fixture
-def eventually() -> Callable[[str, Callable[[], bool], float], None]:
-    """Return what asks again and again and fails when it takes too long."""
-
-    def wait(what: str, is_so: Callable[[], bool], timeout_s: float) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not is_so():
-            assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-
-    return wait
-
-
 def flags(gateway: Gateway) -> frozenset[str]:
     """Send a request and return the features that it was on."""
     body = {"model": "demo", "prompt": "a", "max_tokens": 1}

@@ -6,7 +6,6 @@ A test that needs other hot keys asks for `reconfigured`; afterwards the server 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,15 +77,3 @@ def reconfigured(server: Server) -> Iterator[Callable[[Mapping[str, object]], No
 
     yield put
     server.reconfigure(CONFIG)
-
-
-@pytest.fixture
-def eventually() -> Callable[[str, Callable[[], bool], float], None]:
-    """Return what asks again and again, as fast as answers come, and fails when it takes too long."""
-
-    def wait(what: str, is_so: Callable[[], bool], timeout_s: float) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not is_so():
-            assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-
-    return wait

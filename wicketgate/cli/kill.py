@@ -14,7 +14,7 @@ from wicketgate.cli import control
 from wicketgate.cli.output import Screen, count, duration, print_json, share
 from wicketgate.cli.place import find
 from wicketgate.cli.question import confirm_with_user
-from wicketgate.cli.rollback import ANSWER_S, CONFIRM_S, SILENT, actor
+from wicketgate.cli.rollback import ANSWER_S, SILENT, actor, wait_for
 from wicketgate.errors import ExitCode, LedgerError, NotDurableError, TimedOutError, UnreachableError
 
 if TYPE_CHECKING:
@@ -177,23 +177,9 @@ def _reached(place: Place) -> str:
 
 
 def _confirm(place: Place, *, killed: bool) -> Sequence[Mapping[str, Any]]:
-    """
-    Wait until the running gateway shows it; return its rows.
+    """Wait until the running gateway shows it; return its rows. Raises as `wait_for` does."""
 
-    Raises:
-        TimedOutError: it did not within a second.
-    """
-    deadline_s = time.monotonic() + CONFIRM_S
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        try:
-            _, answer = control.request(place.socket, "GET", "/v1/rollout", timeout_s=left_s)
-        except (UnreachableError, TimedOutError):
-            break
-        rows: Sequence[Mapping[str, Any]] = answer.get("features", ())
-        if all((row["cause"] == "killed") == killed for row in rows):
-            return rows
-        time.sleep(0.01)
-    raise TimedOutError(
-        f"saved; the running gateway did not confirm it within {CONFIRM_S:g} s.",
-        fix="It takes the ledger up as soon as it can. Look with: wicketgate rollout status",
-    )
+    def shows(rows: Sequence[Mapping[str, Any]]) -> bool:
+        return all((row["cause"] == "killed") == killed for row in rows)
+
+    return wait_for(place, shows, saved="saved")

@@ -28,6 +28,7 @@ from wicketgate.errors import (
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable, Mapping, Sequence
 
     from wicketgate.ledger import Row
 
@@ -85,19 +86,41 @@ def confirm(place: Place, revisions: dict[str, int]) -> None:
     Raises:
         TimedOutError: it did not within a second.
     """
+
+    def shows(rows: Sequence[Mapping[str, Any]]) -> bool:
+        reported = {row["feature"]: row["revision"] for row in rows}
+        return all(reported.get(name, revision) >= revision for name, revision in revisions.items())
+
+    names = ", ".join(f"{name} (revision {revision})" for name, revision in revisions.items())
+    wait_for(place, shows, saved=f"saved: {names}")
+
+
+def wait_for(
+    place: Place, shows: Callable[[Sequence[Mapping[str, Any]]], bool], *, saved: str
+) -> Sequence[Mapping[str, Any]]:
+    """
+    Wait until the rows of the running gateway show something; return them.
+
+    Args:
+        place: Whose.
+        shows: Tells whether the rows do.
+        saved: What was saved meanwhile, for the message.
+
+    Raises:
+        TimedOutError: they did not within a second.
+    """
     deadline_s = time.monotonic() + CONFIRM_S
     while (left_s := deadline_s - time.monotonic()) > 0:
         try:
             _, answer = control.request(place.socket, "GET", "/v1/rollout", timeout_s=left_s)
         except (UnreachableError, TimedOutError):
             break
-        reported = {row["feature"]: row["revision"] for row in answer.get("features", ())}
-        if all(reported.get(name, revision) >= revision for name, revision in revisions.items()):
-            return
+        rows: Sequence[Mapping[str, Any]] = answer.get("features", ())
+        if shows(rows):
+            return rows
         time.sleep(0.01)
-    names = ", ".join(f"{name} (revision {revision})" for name, revision in revisions.items())
     raise TimedOutError(
-        f"saved: {names}; the running gateway did not confirm it within {CONFIRM_S:g} s.",
+        f"{saved}; the running gateway did not confirm it within {CONFIRM_S:g} s.",
         fix="It takes the ledger up as soon as it can. Look with: wicketgate rollout status",
     )
 
