@@ -167,3 +167,13 @@ def test_a_feature_decided_by_connection_may_require_another_one():
 def test_a_suggestion_names_the_nearest_word():
     assert did_you_mean("stat", ["start", "status", "stop"]) == " Did you mean start?"
     assert did_you_mean("xyz", ["start"]) == ""
+
+
+@pytest.mark.parametrize("percent", [0.0, 100.5, float("nan")])
+def test_a_stage_must_exclude_a_failure_rate_that_there_can_be(percent):
+    stage = Stage(name="canary", percentage=1.0, promote_below_percent=percent)
+
+    with pytest.raises(SpecError, match="it must be above 0 and at most 100") as refused:
+        Spec(features={}, stages=(stage,))
+
+    assert refused.value.path == "stages.0.promote_below_percent"
