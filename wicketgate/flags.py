@@ -157,7 +157,7 @@ class FlagBoard:
 
     def accepts_h2(self, peer: str) -> bool:
         """Decide whether a connection may speak HTTP/2; `peer` is its `address:port`."""
-        return HTTP2_TRANSPORT in self._snapshot.assign("", connection=peer).on
+        return self._snapshot.on(HTTP2_TRANSPORT, "", connection=peer)
 
     def describe(self, *, judged: Mapping[str, Judged] = MappingProxyType({})) -> list[dict[str, object]]:
         """Tell of every feature where it stands; see `describe`."""

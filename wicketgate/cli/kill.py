@@ -14,7 +14,7 @@ from wicketgate.cli import control
 from wicketgate.cli.output import Screen, count, duration, print_json, share
 from wicketgate.cli.place import find
 from wicketgate.cli.question import confirm_with_user
-from wicketgate.cli.rollback import ANSWER_S, SILENT, actor, wait_for
+from wicketgate.cli.rollback import ANSWER_S, SILENT, actor, reached, wait_for
 from wicketgate.errors import ExitCode, LedgerError, NotDurableError, TimedOutError, UnreachableError
 
 if TYPE_CHECKING:
@@ -161,19 +161,9 @@ def _write(place: Place, reason: str, *, failed: bool) -> dict[str, Any]:
             fix="Repair that and run this again: a restart of the gateway would undo it.",
         ) from error
     durable_s = time.perf_counter() - began_s
+    gateway = reached(place, lambda: _confirm(place, killed=True))
     told = _told("kill", changed=not before.killed, killed=True, revision=row.revision)
-    return {**told, "flip_s": None, "durable_s": durable_s, "gateway": _reached(place)}
-
-
-def _reached(place: Place) -> str:
-    """Tell what the gateway makes of it. Saved is enough: one that hangs takes it up before all else."""
-    if not control.is_alive(place.socket):
-        return NONE
-    try:
-        _confirm(place, killed=True)
-    except TimedOutError:
-        return "silent"
-    return "confirmed"
+    return {**told, "flip_s": None, "durable_s": durable_s, "gateway": gateway}
 
 
 def _confirm(place: Place, *, killed: bool) -> Sequence[Mapping[str, Any]]:

@@ -50,9 +50,8 @@ def run(args: Namespace) -> int:
     answer = _ask(place, args.feature, args.reason)
     if not answer["ok"]:
         answer = _write(place, args.feature, args.reason, failed=bool(answer.get("error")))
-        if control.is_alive(place.socket):
-            revisions = {row["feature"]: row["revision"] for row in answer["features"]}
-            answer["gateway"] = "confirmed" if _is_confirmed(place, revisions) else "silent"
+        revisions = {row["feature"]: row["revision"] for row in answer["features"]}
+        answer["gateway"] = reached(place, lambda: confirm(place, revisions))
     if args.json:
         print_json(answer)
     else:
@@ -125,13 +124,23 @@ def wait_for(
     )
 
 
-def _is_confirmed(place: Place, revisions: dict[str, int]) -> bool:
-    """Tell whether the gateway reports it. Saved is enough: one that hangs takes it up before all else."""
+def reached(place: Place, confirmed: Callable[[], object]) -> str:
+    """
+    Tell what the gateway makes of what was saved: none, silent or confirmed.
+
+    Saved is enough: a gateway that hangs takes it up before all else.
+
+    Args:
+        place: Whose gateway.
+        confirmed: Waits until the gateway shows it; raises TimedOutError where it does not.
+    """
+    if not control.is_alive(place.socket):
+        return "none"
     try:
-        confirm(place, revisions)
+        confirmed()
     except TimedOutError:
-        return False
-    return True
+        return "silent"
+    return "confirmed"
 
 
 def _ask(place: Place, feature: str | None, reason: str) -> dict[str, Any]:
@@ -179,7 +188,6 @@ def _write(place: Place, feature: str | None, reason: str, *, failed: bool) -> d
         "features": [_as_row(name, row, place) for name, row in rows.items()],
         "flip_s": None,
         "durable_s": time.perf_counter() - began_s,
-        "gateway": "none",
     }
 
 
