@@ -1,18 +1,22 @@
-"""A blocking HTTP/2 load client on one thread: cleartext by prior knowledge, a few connections at most."""
+"""A blocking HTTP/2 load client on one thread: by prior knowledge or over TLS, a few connections at most."""
 
 from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from bench.h2_streams import Stream, Streams
+from bench.h2_streams import MAX_WINDOW, Stream, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
+
+
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
@@ -23,15 +27,27 @@ class Connection:
         host: Address of the server.
         port: Its port.
         timeout_s: Longest that connecting may take.
+        tls: Speak TLS, with this context.
+        window: The first window of each stream; by default it never has to be opened.
 
     Raises:
         OSError: nobody listens there.
     """
 
-    def __init__(self, host: str, port: int, *, timeout_s: float = 10.0) -> None:
-        self._streams = Streams(f"{host}:{port}")
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        window: int = MAX_WINDOW,
+    ) -> None:
+        self._streams = Streams(f"{host}:{port}", window=window)
         self._socket = socket.create_connection((host, port), timeout=timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname=host)
         self._socket.settimeout(0.0)
 
     def __enter__(self) -> Self:
@@ -47,6 +63,11 @@ class Connection:
     def fileno(self) -> int:
         """Return the socket's descriptor, for select."""
         return self._socket.fileno()
+
+    @property
+    def raw_socket(self) -> socket.socket:
+        """Return the socket, for what the system knows of it."""
+        return self._socket
 
     @property
     def has_unsent(self) -> bool:
@@ -67,6 +88,11 @@ class Connection:
         self._streams.cancel(stream, now_s=time.monotonic())
         self.flush()
 
+    def open(self, stream: Stream, size: int) -> None:
+        """Open a stream's window."""
+        self._streams.open(stream, size)
+        self.flush()
+
     def flush(self) -> None:
         """Send as much as socket and flow control take."""
         streams = self._streams
@@ -74,7 +100,7 @@ class Connection:
         try:
             while streams.out:
                 del streams.out[: self._socket.send(streams.out)]
-        except BlockingIOError:
+        except _NOT_NOW:
             return
         except OSError as error:
             raise streams.lose(str(error), now_s=time.monotonic()) from error
@@ -91,16 +117,20 @@ class Connection:
             ConnectionLostError: the connection is gone; all its streams have ended.
         """
         streams = self._streams
-        try:
-            data = self._socket.recv(1 << 20)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise streams.lose(str(error), now_s=time.monotonic()) from error
-        now_s = time.monotonic()
-        if not data:
-            raise streams.lose("the server closed the connection", now_s=now_s)
-        streams.receive(data, now_s=now_s)
+        while True:
+            try:
+                data = self._socket.recv(1 << 20)
+            except _NOT_NOW:
+                break
+            except OSError as error:
+                raise streams.lose(str(error), now_s=time.monotonic()) from error
+            now_s = time.monotonic()
+            if not data:
+                raise streams.lose("the server closed the connection", now_s=now_s)
+            streams.receive(data, now_s=now_s)
+            # TLS gives one record at a time, and select knows nothing of those it has read.
+            if not isinstance(self._socket, ssl.SSLSocket) or not self._socket.pending():
+                break
         if streams.out:
             self.flush()
 

@@ -38,7 +38,7 @@ _CANCEL: Final = 0x8
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD_BYTES: Final = 9
-_MAX_WINDOW: Final = 2**31 - 1
+MAX_WINDOW: Final = 2**31 - 1
 _FIRST_WINDOW: Final = 65_535
 MAX_BODY_BYTES: Final = 16_384
 """Of a request: one frame."""
@@ -74,9 +74,10 @@ class Streams:
 
     Args:
         authority: Host and port, as the server is called in requests.
+        window: The first window of each stream.
     """
 
-    def __init__(self, authority: str) -> None:
+    def __init__(self, authority: str, *, window: int = MAX_WINDOW) -> None:
         self._authority = authority
         self._encoder, self._decoder = Encoder(), Decoder()
         self._next_id = 1
@@ -88,9 +89,9 @@ class Streams:
         """Bytes for the server; whoever sends them takes them off."""
         self.leaving: list[Stream] = []
         """Streams whose last bytes are in `out`; whoever sends these clears it."""
-        settings = struct.pack(">HIHI", 0x2, 0, 0x4, _MAX_WINDOW)  # no push; the window of each stream
+        settings = struct.pack(">HIHI", 0x2, 0, 0x4, window)  # no push; the window of each stream
         self.out += _PREFACE + _frame(_SETTINGS, 0, 0, settings)
-        self.out += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _MAX_WINDOW - _FIRST_WINDOW))
+        self.out += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", MAX_WINDOW - _FIRST_WINDOW))
 
     @property
     def live(self) -> int:
@@ -124,6 +125,11 @@ class Streams:
             self._window -= size
             self.out += frames
             self.leaving.append(stream)
+
+    def open(self, stream: Stream, size: int) -> None:
+        """Open a stream's window."""
+        if stream.id in self._live:
+            self.out += _frame(_WINDOW_UPDATE, 0, stream.id, struct.pack(">I", size))
 
     def cancel(self, stream: Stream, *, now_s: float) -> None:
         """Give a stream up."""

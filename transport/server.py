@@ -1,91 +1,92 @@
 """
-Listeners: sockets, TLS, the choice between HTTP/2 and HTTP/1.1 per connection, drain; with writer.py the IO.
+One server of one ASGI application: its sockets, its certificate, its counts, its drain and its end.
 
-Theory of operation: we accept the connections and hand each to hypercorn's `TCPServer`, the seam that its
-own `asyncio/run.py` uses; the facts relied on are pinned in tests/integration/test_transport_hypercorn.py.
-Accepting ourselves gives the moment before TLS begins, in which the peer's address is known and the ALPN
-answer is not: there `accepts_h2` decides, so that any share of connections may speak HTTP/2. TLS is set up
-by `connect_accepted_socket`, not by `StreamWriter.start_tls`, which on uvloop can lose an early ClientHello.
-Cleartext HTTP/2, by prior knowledge or Upgrade, where it may not be spoken is answered 505 by a text.
-
-An ASGI application served here must read a request's body to its end before it ends the answer: hypercorn
-0.18 drops the whole HTTP/2 connection when DATA arrives for an answered stream.
+HTTP/2 (transport/protocol.py) and HTTP/1.1 (transport/http1.py) are spoken on every socket. Accepting here
+gives the moment before TLS begins, in which the peer's address is known and the ALPN answer is not: there
+`accepts_h2` decides, so that any share of connections may speak HTTP/2.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import os
-import socket
-import ssl
-import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
-from hypercorn.events import RawData
-from hypercorn.protocol.h2 import H2Protocol
-
+from transport.connection_counters import ConnectionCounters
+from transport.counters import Counters
+from transport.forwarded import forwarded_client
+from transport.reception import Reception
+from transport.sockets import adopt, listen_tcp, listen_unix
 from transport.streams import StreamTable
-from transport.writer import GatheringWriter
+from transport.tls import Certificate
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
+    from pathlib import Path
 
-    from hypercorn.events import Event
-    from hypercorn.typing import AppWrapper
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from transport.forwarded import ForwardedKind, Network
+    from transport.sockets import Listener
     from transport.streams import StreamCounts
 
-_log = logging.getLogger(__name__)
-
-ACCEPT_PAUSE_S: Final = 0.1
-"""How long nothing is accepted after the system refused to (out of descriptors or memory)."""
-ABORT_AFTER_S: Final = 1.0
-"""How long `close` waits for the requests of lost connections to end by themselves."""
-REFUSED_BODY_S: Final = 5.0
-"""How long the body of a refused request is read."""
-MAX_HEADER_BYTES: Final = 32 * 1024
-_FOR_EVER: Final = 2**31
+DEFAULT_HOST: Final = "127.0.0.1"
+DEADLINE_GRACE_S: Final = 1.0
+"""How long streams that were told to end at the deadline of a drain may take for their last words."""
+ABORT_S: Final = 2.0
+"""How long `close` waits for applications of lost connections: they are cancelled in half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerParams:
     """Where and how to listen."""
 
-    host: str = "127.0.0.1"
+    host: str | None = None
+    """None: 127.0.0.1 where neither `unix_path` nor `sockets` are given, else not on TCP."""
     port: int = 0
     """0 takes a free one."""
     unix_path: Path | None = None
-    """A Unix socket instead of host and port; its mode is 0600."""
+    """A Unix socket, beside or instead of TCP."""
+    unix_mode: int = 0o600
+    """Who may connect to it."""
+    sockets: tuple[socket.socket, ...] = ()
+    """Sockets that listen already: those that systemd or launchd opened."""
     tls_certificate: Path | None = None
-    """PEM chain; with `tls_key` the listener speaks TLS only."""
+    """PEM chain; with `tls_key` TLS only is spoken."""
     tls_key: Path | None = None
     backlog: int = 1024
     keep_alive_s: float = 75.0
-    """An idle connection is closed after it; also the time for the first request's headers."""
+    """An idle connection is closed after it."""
+    header_timeout_s: float = 5.0
+    """For a PROXY header, a connection's first bytes, HTTP/2's preface, and the headers of each request."""
+    stall_s: float = 60.0
+    """A client that takes nothing of what waits for it is let go after it."""
     handshake_timeout_s: float = 10.0
     max_connections: int = 4096
     """More are closed as they come."""
     max_streams: int = 8192
-    """More requests at once, over all connections, are answered 503."""
+    """More requests at once, over all connections, are refused."""
     max_streams_per_connection: int = 256
     """HTTP/2's SETTINGS_MAX_CONCURRENT_STREAMS."""
+    proxy_trusted: tuple[Network, ...] = ()
+    """Networks of the proxies before us. Who may connect to the Unix socket is trusted."""
+    proxy_protocol: bool = False
+    """Each connection of a trusted proxy begins with a PROXY header; those of others have none."""
+    forwarded: ForwardedKind | None = None
+    """Headers of trusted proxies that say who asked."""
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
+        is_behind_proxy = self.proxy_protocol or self.forwarded is not None
+        if is_behind_proxy and not self.proxy_trusted and self.unix_path is None:
+            raise ValueError("proxy_protocol and forwarded need proxy_trusted, the proxies' networks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """How many connections a listener has."""
+    """How many connections a server has."""
 
     h2: int
     h1: int
@@ -94,9 +95,17 @@ class Connections:
     """Since the start."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeCounters:
+    """What a server has done since its start: the counters themselves, which go on."""
+
+    h2: Counters
+    connections: ConnectionCounters
+
+
 class EdgeServer:
     """
-    One listener of one ASGI application.
+    A server of one ASGI application.
 
     Args:
         app: The application; it gets no lifespan events.
@@ -105,296 +114,150 @@ class EdgeServer:
     """
 
     def __init__(self, app: ASGIApp, *, params: ServerParams, accepts_h2: Callable[[str], bool]) -> None:
-        self._app = app
+        self._app = app if params.forwarded is None else _forwarding(app, params, params.forwarded)
         self._params = params
         self._accepts_h2 = accepts_h2
-        self._config = _hypercorn_config(params)
-        self._context = WorkerContext(None)
-        self._tls: dict[bool, ssl.SSLContext] | None = None
-        self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
-        self._live: dict[asyncio.Task[None], _Connection] = {}
-        self._opened = 0
         self._streams = StreamTable(max_streams=params.max_streams)
+        self._counters = EdgeCounters(h2=Counters(), connections=ConnectionCounters())
+        self._certificate: Certificate | None = None
+        self._reception: Reception | None = None
+        self._listeners: list[Listener] = []
+        self._accepting: list[asyncio.Task[None]] = []
         self.port = params.port
-        """The port bound, once started."""
+        """The first TCP port bound, once started."""
+        self.addresses: tuple[str, ...] = ()
+        """Where it listens, once started: TCP first, then the Unix socket, then what was activated."""
 
     async def start(self) -> str:
         """
         Listen.
 
         Returns:
-            The address bound: "127.0.0.1:8000", "[::1]:8000" or "unix:/path".
+            The first address bound: "127.0.0.1:8000", "[::1]:8000" or "unix:/path".
 
         Raises:
-            OSError: the address or the certificate cannot be used; says which and why.
+            OSError: an address or the certificate cannot be used; says which and why. Nothing listens then.
         """
-        if self._params.tls_certificate is not None:
-            self._tls = {accepts: _tls_context(self._params, accepts_h2=accepts) for accepts in (True, False)}
-        self._listener, address = await _listen(self._params)
-        if self._params.unix_path is None:
-            self.port = self._listener.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept(self._listener))
-        return address
+        params = self._params
+        if params.tls_certificate is not None and params.tls_key is not None:
+            self._certificate = Certificate(params.tls_certificate, params.tls_key)
+        try:
+            await self._listen()
+        except OSError:
+            self._close_listeners()
+            raise
+        self._reception = Reception(
+            self._app,
+            params=params,
+            certificate=self._certificate,
+            streams=self._streams,
+            counters=self._counters.connections,
+            h2_counters=self._counters.h2,
+            accepts_h2=self._accepts_h2,
+        )
+        self._accepting = [
+            asyncio.create_task(self._reception.accept_from(listener.socket)) for listener in self._listeners
+        ]
+        self.addresses = tuple(listener.address for listener in self._listeners)
+        return self.addresses[0]
 
     def connections(self) -> Connections:
         """Count the live connections by protocol."""
-        h2 = sum(connection.is_h2 for connection in self._live.values())
-        return Connections(h2=h2, h1=len(self._live) - h2, opened=self._opened)
+        if self._reception is None:
+            return Connections(h2=0, h1=0, opened=0)
+        h2 = self._reception.live_h2
+        return Connections(h2=h2, h1=self._reception.live - h2, opened=self._reception.opened)
 
     def streams(self) -> StreamCounts:
         """Count the requests being served."""
         return self._streams.counts(now_s=asyncio.get_running_loop().time())
 
-    async def drain(self, timeout_s: float) -> bool:
+    def counters(self) -> EdgeCounters:
+        """Return what was counted since the start."""
+        return self._counters
+
+    def tls_changed(self) -> bool:
+        """Say whether the certificate's files are others than those last read: two calls of stat."""
+        return self._certificate is not None and self._certificate.has_changed()
+
+    def reload_tls(self) -> None:
         """
-        Take nothing new, close idle connections, wait for the requests being served.
+        Use the certificate's files as they are now, for new connections.
+
+        Raises:
+            OSError: they cannot be used; says which and why. Nothing has changed then.
+        """
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def drain(self, timeout_s: float, *, on_deadline: Callable[[], None] | None = None) -> bool:
+        """
+        Take nothing new, tell every connection so, wait for the requests being served.
+
+        Args:
+            timeout_s: How long they may take.
+            on_deadline: Called when some are left then. What it ends has a second for its last words.
 
         Returns:
             Whether all of them ended in time.
         """
         await self._stop_accepting()
-        await self._context.terminated.set()
-        if self._live:
-            await asyncio.wait(self._live, timeout=timeout_s)
-        return not self._live
+        reception = self._reception
+        if reception is None:
+            return True
+        reception.drain()
+        await reception.wait_empty(timeout_s)
+        if not reception.open_streams:
+            return True
+        if on_deadline is not None:
+            on_deadline()
+            await reception.wait_empty(DEADLINE_GRACE_S)
+        return False
 
     async def close(self) -> None:
         """End everything now: what is being served is cancelled."""
         await self._stop_accepting()
-        await self._context.terminated.set()
-        # hypercorn takes a lost connection well and a cancelled task badly, which remains for what hangs.
-        for connection in self._live.values():
-            connection.abort()
-        if self._live:
-            await asyncio.wait(self._live, timeout=ABORT_AFTER_S)
-        for task in self._live:
-            task.cancel()
-        if self._live:
-            await asyncio.wait(self._live, timeout=ABORT_AFTER_S)
+        if self._reception is not None:
+            self._reception.abort()
+            await self._reception.wait_empty(ABORT_S)
+
+    async def _listen(self) -> None:
+        params = self._params
+        has_other = params.unix_path is not None or bool(params.sockets)
+        host = params.host or (None if has_other else DEFAULT_HOST)
+        if host is not None:
+            self._listeners.append(await listen_tcp(host, params.port, backlog=params.backlog))
+        if params.unix_path is not None:
+            self._listeners.append(
+                listen_unix(params.unix_path, mode=params.unix_mode, backlog=params.backlog)
+            )
+        self._listeners += [adopt(each) for each in params.sockets]
+        ports = [listener.port for listener in self._listeners if listener.port is not None]
+        self.port = ports[0] if ports else self.port
 
     async def _stop_accepting(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-            self._accepting = None
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-            if self._params.unix_path is not None:
-                self._params.unix_path.unlink(missing_ok=True)
+        for task in self._accepting:
+            task.cancel()
+        if self._accepting:
+            await asyncio.wait(self._accepting)
+            self._accepting = []
+        self._close_listeners()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(listener)
-            except OSError as error:
-                _log.warning("accept_failed", extra={"error": str(error)})
-                await asyncio.sleep(ACCEPT_PAUSE_S)
-                continue
-            if len(self._live) >= self._params.max_connections:
-                accepted.close()
-                continue
-            self._opened += 1
-            peer = _peer(accepted.family, address)
-            connection = _Connection(
-                self._app, accepted, peer=peer, accepts_h2=self._accepts_h2(peer), streams=self._streams
-            )
-            task = asyncio.create_task(self._serve(connection))
-            self._live[task] = connection
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._live.pop(task).ended()
-
-    async def _serve(self, connection: _Connection) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            reader, writer = await self._wrap(connection)
-        except OSError:
-            # The handshake failed, or the client went away in it (TimeoutError and SSLError are OSErrors).
-            return
-        try:
-            app = cast("AppWrapper", connection)
-            await _ClosingServer(app, loop, self._config, self._context, {}, reader, writer)
-        except Exception:  # noqa: BLE001  (the top of a task: one connection's fault must not touch another)
-            _log.exception("connection_failed", extra={"peer": connection.peer})
-
-    async def _wrap(self, connection: _Connection) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        tls = None if self._tls is None else self._tls[connection.accepts_h2]
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            connection.accepted,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else self._params.handshake_timeout_s,
-        )
-        connection.connected(transport)
-        return reader, GatheringWriter(transport, protocol, reader, loop)
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
 
 
-class _ClosingServer(TCPServer):
-    """
-    Lets go of a connection when its client has, and of one that says nothing.
+def _forwarding(app: ASGIApp, params: ServerParams, kind: ForwardedKind) -> ASGIApp:
+    async def forwarding(scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope["client"]
+        host = None if peer is None else peer[0]
+        found, scheme = forwarded_client(scope["headers"], host, params.proxy_trusted, kind=kind)
+        if found != host:
+            scope["client"] = (found, 0)
+        if scheme is not None:
+            scope["scheme"] = scheme
+        await app(scope, receive, send)
 
-    Hypercorn 0.18 waits for the idle timer first, so that a closed HTTP/1.1 connection keeps its descriptor
-    for keep_alive_s; and at the preface of cleartext HTTP/2 it stops that timer, which only a finished stream
-    starts again: a connection without any would stay for ever, and hold a drain.
-    """
-
-    _is_timed = False
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        """Pass on what the protocol says; its first word as HTTP/2 starts the timer."""
-        await super().protocol_send(event)
-        protocol = self.protocol.protocol
-        if not self._is_timed and isinstance(event, RawData) and isinstance(protocol, H2Protocol):
-            self._is_timed = True
-            if protocol.idle:
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
-
-
-class _Connection:
-    """What hypercorn calls for each request of one connection."""
-
-    def __init__(
-        self, app: ASGIApp, accepted: socket.socket, *, peer: str, accepts_h2: bool, streams: StreamTable
-    ) -> None:
-        self._app = app
-        self.accepted = accepted
-        self.peer = peer
-        self.accepts_h2 = accepts_h2
-        self._streams = streams
-        self.is_h2 = False
-        self._transport: asyncio.Transport | None = None
-
-    def connected(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        tls = transport.get_extra_info("ssl_object")
-        self.is_h2 = tls is not None and tls.selected_alpn_protocol() == "h2"
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def ended(self) -> None:
-        # A task cancelled before its first step, or within the handshake, has closed nothing.
-        self.abort()
-        self.accepted.close()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, *_spawn: Any) -> None:
-        if scope["type"] != "http":
-            await send({"type": "websocket.close"})
-            return
-        self.is_h2 = scope["http_version"] == "2"
-        if self.is_h2 and not self.accepts_h2:
-            await _refuse(receive, send, 505, "HTTP/2 is off for this connection: use HTTP/1.1\n")
-            return
-        stream = self._streams.open(is_h2=self.is_h2, now_s=asyncio.get_running_loop().time())
-        if stream is None:
-            await _refuse(receive, send, 503, "too many requests at once: try again later\n")
-            return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._streams.close(stream)
-
-
-async def _refuse(receive: Receive, send: Send, status: int, text: str) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REFUSED_BODY_S):
-            while (await receive()).get("more_body", False):
-                pass
-    body = text.encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"1"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _hypercorn_config(params: ServerParams) -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = _log
-    config.include_server_header = False
-    config.keep_alive_timeout = params.keep_alive_s
-    # By default the 1,000th request closes the connection, and the streams that still run on it.
-    config.keep_alive_max_requests = _FOR_EVER
-    config.h11_max_incomplete_size = MAX_HEADER_BYTES
-    config.h2_max_header_list_size = MAX_HEADER_BYTES
-    config.h2_max_concurrent_streams = params.max_streams_per_connection
-    return config
-
-
-def _tls_context(params: ServerParams, *, accepts_h2: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # RFC 9113 section 9.2: TLS 1.2 or newer, no compression, no cipher of its block list.
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-    context.set_alpn_protocols(["h2", "http/1.1"] if accepts_h2 else ["http/1.1"])
-    assert params.tls_certificate is not None
-    try:
-        context.load_cert_chain(params.tls_certificate, params.tls_key)
-    except OSError as error:
-        files = f"the TLS certificate {params.tls_certificate} with the key {params.tls_key}"
-        raise OSError(error.errno, f"cannot use {files}: {error.strerror or error}") from None
-    return context
-
-
-async def _listen(params: ServerParams) -> tuple[socket.socket, str]:
-    if params.unix_path is not None:
-        return _listen_unix(params.unix_path, params.backlog), f"unix:{params.unix_path}"
-    loop = asyncio.get_running_loop()
-    address = _address(params.host, params.port)
-    found = await loop.getaddrinfo(params.host, params.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, name = found[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(listener, name, params.backlog, address)
-    return listener, _address(params.host, listener.getsockname()[1])
-
-
-def _listen_unix(path: Path, backlog: int) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.stat().st_mode) and not _is_answered(path):
-            path.unlink()  # left by a process that was killed
-    _bind(listener, str(path), backlog, f"unix:{path}")
-    return listener
-
-
-def _is_answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
-def _bind(listener: socket.socket, name: Any, backlog: int, address: str) -> None:
-    try:
-        listener.bind(name)
-        if listener.family == socket.AF_UNIX:
-            Path(name).chmod(0o600)  # before listen: nobody can have connected
-        listener.listen(backlog)
-        listener.settimeout(0)
-    except OSError as error:
-        listener.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(error.errno, f"cannot listen on {address}: {reason}") from None
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _peer(family: int, address: Any) -> str:
-    return "unix" if family == socket.AF_UNIX else _address(address[0], address[1])
+    return forwarding

@@ -1,67 +1,55 @@
 """
-A stream writer that sends what is written in one go, once nothing more is coming.
+A connection's writes, gathered into one for each turn of the event loop, and how much waits for the reader.
 
-The tokens of one engine step reach a connection as one write per stream, some turns of the event loop apart,
-and on loopback each is a system call of up to 60 us that wakes the reader. Here they wait for the first turn
-in which nothing was added.
+The headers, the first event and the end of a short answer are written one by one in a turn; on loopback each
+would be a system call of up to 60 us that wakes the reader.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 MOST_BYTES: Final = 64 * 1024
 """More is sent at once: so much memory a connection may hold, and a long body must feel its reader."""
-MOST_TURNS: Final = 16
-"""A stream of writes without a pause is sent at last."""
+PAUSE_BYTES: Final = 64 * 1024
+"""Above so much unsent the system's `pause_writing` comes, and `resume_writing` below a quarter of it."""
 
 
-class GatheringWriter(asyncio.StreamWriter):
-    """Gathers writes over a few turns of the event loop; for all else a StreamWriter."""
+class GatheringWriter:
+    """
+    Gathers what is written to a transport until the end of the turn.
 
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        protocol: asyncio.StreamReaderProtocol,
-        reader: asyncio.StreamReader,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(transport, protocol, reader, loop)
-        self._call_soon = loop.call_soon
-        self._gathered = bytearray()
-        self._is_waiting = False
+    Args:
+        transport: Its marks for pausing are set here.
+    """
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes; they are sent when nothing more comes, or when they are many."""
-        self._gathered += data
-        if len(self._gathered) > MOST_BYTES:
-            self._send()
-        elif not self._is_waiting:
-            self._is_waiting = True
-            self._look(0, MOST_TURNS)
+    def __init__(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=PAUSE_BYTES, low=PAUSE_BYTES // 4)
+        self._transport = transport
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._parts: list[bytes] = []
+        self._gathered_bytes = 0
 
-    def write_eof(self) -> None:
-        """Send what waits, and say that nothing follows."""
-        self._send()
-        super().write_eof()
+    @property
+    def unsent_bytes(self) -> int:
+        """What the system has not taken yet."""
+        return self._gathered_bytes + self._transport.get_write_buffer_size()
 
-    def close(self) -> None:
-        """Send what waits, and close."""
-        self._send()
-        super().close()
+    def write(self, data: bytes) -> None:
+        """Take bytes; they are sent at the end of the turn, or now when they are many."""
+        if not self._parts:
+            self._call_soon(self.flush)
+        self._parts.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes > MOST_BYTES:
+            self.flush()
 
-    def _look(self, seen_bytes: int, turns: int) -> None:
-        if turns and len(self._gathered) > seen_bytes:
-            self._call_soon(self._look, len(self._gathered), turns - 1)
-            return
-        self._is_waiting = False
-        self._send()
-
-    def _send(self) -> None:
-        if self._gathered:
-            data, self._gathered = self._gathered, bytearray()
-            # The reading side hears of a connection that is gone.
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                super().write(data)
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._gathered_bytes = 0
+            if not self._transport.is_closing():
+                self._transport.write(data)

@@ -1,7 +1,7 @@
 """
-Pins the facts of hypercorn that transport/server.py stands on.
+Pins the facts of hypercorn that transport/http1.py stands on.
 
-When one of these fails after an upgrade, read transport/server.py and wicketgate/api/exchange.py again.
+When one of these fails after an upgrade, read transport/http1.py and wicketgate/api/exchange.py again.
 """
 
 from __future__ import annotations
@@ -11,68 +11,64 @@ import importlib.metadata
 import inspect
 import logging
 
-import h2.config
-import h2.connection
-import h2.events
+import h11
 import pytest
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-
-from transport.server import EdgeServer, ServerParams
+from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 
 pytestmark = pytest.mark.anyio
+GET = b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\n\r\n"
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
 
 
-class H2Client:
-    """A few lines over the h2 library: enough to say things that well-behaved clients do not."""
+class Shell:
+    """What a protocol is given: somebody who writes, and somebody who starts applications."""
 
-    def __init__(self, reader, writer):
-        self.reader, self.writer = reader, writer
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        self.h2.initiate_connection()
-        self.flush()
+    def __init__(self):
+        self.config = Config()
+        self.config.include_date_header = self.config.include_server_header = False
+        self.events, self.scopes, self.messages, self.sends = [], [], [], []
+        args = (self.config, WorkerContext(None), self, {}, True, ("192.0.2.7", 1), ("192.0.2.1", 443))
+        self.protocol = H11Protocol(None, *args, self.take)
 
-    def flush(self):
-        self.writer.write(self.h2.data_to_send())
+    async def take(self, event):
+        self.events.append(event)
 
-    def request(self, method="POST", *, end_stream=False):
-        stream = self.h2.get_next_available_stream_id()
-        headers = [(":method", method), (":path", "/"), (":scheme", "http"), (":authority", "x")]
-        self.h2.send_headers(stream, headers, end_stream=end_stream)
-        self.flush()
-        return stream
+    async def spawn_app(self, app, config, scope, send):
+        self.scopes.append(scope)
+        self.sends.append(send)
 
-    async def until(self, kind):
-        while True:
-            data = await asyncio.wait_for(self.reader.read(65536), 5)
-            if not data:
-                raise ConnectionError("closed")
-            events = self.h2.receive_data(data)
-            self.flush()
-            for event in events:
-                if isinstance(event, kind):
-                    return event
+        async def put(message):
+            self.messages.append(message)
+
+        return put
+
+    def written(self):
+        return b"".join(event.data for event in self.events if isinstance(event, RawData))
+
+    def others(self):
+        return [event for event in self.events if not isinstance(event, RawData)]
 
 
 def test_the_version_is_the_one_that_was_read():
     assert importlib.metadata.version("hypercorn").startswith("0.18.")
 
 
-def test_a_connection_is_served_by_an_awaitable_made_of_seven_things():
-    names = list(inspect.signature(TCPServer.__init__).parameters)
+def test_a_protocol_is_made_of_nine_things():
+    names = list(inspect.signature(H11Protocol.__init__).parameters)
 
-    assert names == ["self", "app", "loop", "config", "context", "state", "reader", "writer"]
-    assert hasattr(TCPServer, "__await__")
+    assert names == [
+        *("self", "app", "config", "context", "task_group", "connection_state"),
+        *("ssl", "client", "server", "send"),
+    ]
 
 
 def test_the_settings_that_are_set_exist():
     config = Config()
 
     assert config.keep_alive_max_requests == 1000
-    assert config.keep_alive_timeout == 5
-    assert config.h2_max_concurrent_streams == 100
-    assert config.h2_max_header_list_size == 2**16
     assert config.h11_max_incomplete_size == 16 * 1024
     assert (config.accesslog, config.include_server_header) == (None, True)
 
@@ -85,98 +81,104 @@ def test_a_logger_is_taken_for_the_error_log():
     assert config.log.access_logger is None
 
 
-async def test_a_context_tells_connections_that_the_end_is_near():
-    context = WorkerContext(None)
+async def test_a_request_starts_an_application_through_the_task_group_alone():
+    shell = Shell()
 
-    await context.terminated.set()
+    await shell.protocol.handle(RawData(GET))
 
-    assert context.terminated.is_set()
-
-
-async def start(app):
-    server = EdgeServer(app, params=ServerParams(), accepts_h2=lambda peer: True)
-    await server.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    return server, H2Client(reader, writer)
-
-
-async def test_prior_knowledge_switches_a_cleartext_connection_to_h2_and_the_scope_says_so():
-    versions = []
-
-    async def app(scope, receive, send):
-        versions.append((scope["http_version"], scope["client"][0], scope["type"]))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    server, client = await start(app)
-    client.request("GET", end_stream=True)
-    await client.until(h2.events.StreamEnded)
-
-    assert versions == [("2", "127.0.0.1", "http")]
-    client.writer.close()
-    await server.close()
+    (scope,) = shell.scopes
+    assert (scope["type"], scope["path"], scope["query_string"]) == ("http", "/a b", b"c")
+    assert (scope["client"], scope["server"], scope["scheme"]) == (
+        ("192.0.2.7", 1),
+        ("192.0.2.1", 443),
+        "https",
+    )
+    assert scope["extensions"] == {}
+    assert shell.messages == [{"type": "http.request", "body": b"", "more_body": False}]
 
 
-async def test_a_reset_is_told_as_a_disconnect():
-    heard = asyncio.Queue()
+async def test_the_begin_and_the_end_of_a_request_are_told():
+    shell = Shell()
+    await shell.protocol.handle(RawData(GET))
+    (send,) = shell.sends
+    assert shell.others() == [Updated(idle=False)]
 
-    async def app(scope, receive, send):
-        while True:
-            message = await receive()
-            await heard.put(message["type"])
-            if message["type"] == "http.disconnect":
-                return
+    await send(START)
+    await send({"type": "http.response.body", "body": b"ok", "more_body": False})
+    await send(None)
 
-    server, client = await start(app)
-    stream = client.request(end_stream=True)
-    assert await asyncio.wait_for(heard.get(), 5) == "http.request"
-    client.h2.reset_stream(stream)
-    client.flush()
-
-    assert await asyncio.wait_for(heard.get(), 5) == "http.disconnect"
-    client.writer.close()
-    await server.close()
+    assert shell.others() == [Updated(idle=False), Updated(idle=True)]
+    assert shell.written() == b"HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\nok"
+    assert shell.messages[-1] == {"type": "http.disconnect"}
 
 
-async def test_the_regular_end_is_told_as_a_disconnect_before_the_last_send_has_returned():
-    order = []
+async def test_an_answer_may_be_written_to_its_end_by_h11_itself():
+    shell = Shell()
+    await shell.protocol.handle(RawData(GET))
+    (send,) = shell.sends
+    await send({**START, "headers": []})
 
-    async def app(scope, receive, send):
-        async def listen():
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            order.append("disconnect")
+    body = shell.protocol.connection.send(h11.Data(data=b"ok"))
+    end = shell.protocol.connection.send(h11.EndOfMessage())
+    await send(None)
 
-        listening = asyncio.create_task(listen())
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x", "more_body": False})
-        await listening
+    assert (body, end) == (b"2\r\nok\r\n", b"0\r\n\r\n")
+    assert shell.others()[-1] == Updated(idle=True)
 
-    server, client = await start(app)
-    client.request(end_stream=True)
-    await client.until(h2.events.StreamEnded)
+
+async def test_an_answer_that_is_not_ended_closes_the_connection():
+    shell = Shell()
+    await shell.protocol.handle(RawData(GET))
+    (send,) = shell.sends
+    await send(START)
+
+    await send(None)
+
+    assert shell.others()[-1] == Closed()
+
+
+async def test_without_an_answer_it_is_500():
+    shell = Shell()
+    await shell.protocol.handle(RawData(GET))
+
+    await shell.sends[0](None)
+
+    assert shell.written().startswith(b"HTTP/1.1 500")
+
+
+async def test_no_more_requests_than_allowed_makes_the_answer_say_close():
+    shell = Shell()
+    shell.config.keep_alive_max_requests = 0
+    await shell.protocol.handle(RawData(GET))
+
+    await shell.sends[0](START)
+
+    assert b"\r\nconnection: close\r\n" in shell.written().lower()
+
+
+async def test_a_second_request_waits_for_the_answer_to_the_first():
+    shell = Shell()
+    reading = asyncio.create_task(shell.protocol.handle(RawData(GET + GET)))
     await asyncio.sleep(0)
+    assert len(shell.scopes) == 1
 
-    assert order == ["disconnect"]
-    client.writer.close()
-    await server.close()
+    await shell.sends[0](START)
+    await shell.sends[0]({"type": "http.response.body", "body": b"ok", "more_body": False})
+    await reading
+
+    assert len(shell.scopes) == 2
 
 
-async def test_data_for_an_answered_stream_ends_the_whole_connection(caplog):
-    """Why every answer of ours waits for the end of the request's body."""
+async def test_what_is_no_request_is_answered_and_closed():
+    shell = Shell()
 
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 404, "headers": []})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await shell.protocol.handle(RawData(b"rubbish\r\n\r\n"))
 
-    server, client = await start(app)
-    stream = client.request()
-    await client.until(h2.events.StreamEnded)
-    client.h2.send_data(stream, b"late")
-    client.flush()
+    assert shell.written().startswith(b"HTTP/1.1 400")
+    assert shell.others() == [Closed()]
+    assert shell.protocol.connection.their_state is h11.ERROR
 
-    with pytest.raises(ConnectionError):
-        await client.until(h2.events.ConnectionTerminated)
-    assert "connection_failed" in caplog.text
-    client.writer.close()
-    await server.close()
+
+def test_the_way_to_http2_that_is_closed_is_still_the_one():
+    """`_H11` overrides it; if it were renamed, an Upgrade would be followed again."""
+    assert inspect.iscoroutinefunction(H11Protocol._check_protocol)
