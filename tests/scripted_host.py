@@ -17,6 +17,7 @@ import time
 
 import msgspec
 
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import drawn_token
 from wicketgate.engine.wire import (
@@ -32,7 +33,6 @@ from wicketgate.engine.wire import (
     Ready,
     Score,
     Scored,
-    Splitter,
     Started,
     Step,
     Stop,
@@ -147,7 +147,7 @@ class Host:
         done += [Done(each.id, "stop") for each in scores]
         for each in done:
             self._streams.pop(each.id, None)
-        self._step(tokens=tokens, done=done, scored=scored)
+        self._step(tokens=tokens, done=done, answers=scored)
 
     def _suffer(self, prompt: list[int], emitted: int) -> None:
         if emitted < self._script.kills_after:

@@ -104,6 +104,23 @@ def test_what_waits_to_be_written_is_bounded_and_the_oldest_is_dropped(tmp_path:
     assert held == [True, False, True, True]
 
 
+def test_at_the_end_what_memory_holds_and_the_disk_does_not_is_written_too(tmp_path: Path) -> None:
+    codec = SlowCodec()
+    entries = [entry_of(numbers(start, 100)) for start in (0, 1000, 2000, 3000)]
+    disk = disk_of(tmp_path, codec, max_unsaved_bytes=entries[0].size_bytes)
+    disk.save(entries[0])
+    assert codec.started.wait(WAIT_S)
+    for entry in entries[1:]:
+        disk.save(entry)
+    codec.go.set()
+    disk.close(WAIT_S, rest=reversed(entries))
+
+    shelf = shelf_of(ArrayCodec(), tmp_path)
+
+    assert all(shelf.match([*entry.tokens.tolist(), 5], salt="") is not None for entry in entries)
+    assert sorted(codec.encoded_tokens) == [100] * 4
+
+
 def test_what_a_longer_prefix_replaces_is_not_written(tmp_path: Path) -> None:
     codec = SlowCodec()
     disk = disk_of(tmp_path, codec)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wicketgate.engine.frames import Splitter, WireError
 from wicketgate.engine.host import MAX_UNSENT_BYTES, Line, serve
 from wicketgate.engine.kv_cache import KvCache
 from wicketgate.engine.options import HostOptions
@@ -20,13 +21,11 @@ from wicketgate.engine.wire import (
     Beat,
     Cancel,
     Fatal,
-    Splitter,
     Step,
     Stop,
     Submit,
     Tune,
     Warm,
-    WireError,
     decode_from_host,
     encode,
 )

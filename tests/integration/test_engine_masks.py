@@ -228,6 +228,57 @@ def test_a_stream_that_goes_on_elsewhere_goes_on_within_its_grammar(
     assert conforms(json.loads(tokenizer.decode(whole)), PERSON)
 
 
+def free_text(model: Any, seed: int) -> tuple[list[int], int]:
+    """Return what is said without a grammar, and the place of a token in it that was not said before."""
+    text = answers(model, [request(seed)], [None], most=30)[0]
+    place = next(place for place in range(8, 30) if text[place] not in text[:place])
+    return text, place
+
+
+def test_a_grammar_holds_after_the_token_that_it_starts_after(
+    model: Any, tokenizer: Tokenizer, shared: Grammars
+) -> None:
+    free, place = free_text(model, 5)
+    grammar = Grammar("json_schema", json.dumps(PERSON), starts_after=free[place])
+
+    text = answers(model, [request(5)], [shared.open(1, grammar, [])], most=400)[0]
+
+    assert text[: place + 1] == free[: place + 1]
+    assert conforms(json.loads(tokenizer.decode(text[place + 1 :])), PERSON)
+
+
+@pytest.mark.parametrize("beyond", [-3, 0, 1, 9])
+def test_a_stream_that_goes_on_elsewhere_knows_whether_its_grammar_holds(
+    model: Any, shared: Grammars, beyond: int
+) -> None:
+    free, place = free_text(model, 5)
+    grammar = Grammar("json_schema", json.dumps(PERSON), starts_after=free[place])
+    whole = answers(model, [request(5)], [shared.open(1, grammar, [])], most=400)[0]
+    cut = place + beyond
+    resumed = request(5, prompt=[*PROMPT, *whole[:cut]], position=cut, max_tokens=400 - cut)
+
+    rest = answers(model, [resumed], [shared.open(2, grammar, whole[:cut])], most=400)[0]
+
+    assert whole[:cut] + rest == whole
+
+
+def test_a_grammar_that_is_complete_with_nothing_ends_its_row_when_it_begins_to_hold(
+    model: Any, shared: Grammars
+) -> None:
+    free, place = free_text(model, 5)
+    mask = shared.open(1, Grammar("lark", 'start: ""', starts_after=free[place]), [])
+
+    text = answers(model, [request(5)], [mask], most=60)[0]
+
+    assert text == free[: place + 1]
+    assert mask.ending == "stop"
+
+
+def test_a_bad_grammar_is_refused_before_it_holds(shared: Grammars) -> None:
+    with pytest.raises(RowError, match=r"^grammar: "):
+        shared.open(1, Grammar("regex", "(", starts_after=7), [])
+
+
 def test_what_was_emitted_must_be_of_the_grammar(shared: Grammars) -> None:
     with pytest.raises(RowError, match="grammar"):
         shared.open(1, Grammar("regex", "[0-9]+"), PROMPT)

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from tests.poison import BODIES, CONTEXT, FRAMES, STREAM, TEXT
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import (
     Beat,
@@ -28,7 +29,6 @@ from wicketgate.engine.wire import (
     Fatal,
     Ready,
     Score,
-    Splitter,
     Step,
     Submit,
     Warm,
@@ -126,7 +126,7 @@ class Host:
                 for token in message.tokens:
                     self.heard.texts.setdefault(token.id, []).append(token.token)
                 self.heard.ends |= {done.id: done for done in message.done}
-                self.heard.scored |= {scored.id for scored in message.scored}
+                self.heard.scored |= {part.id for part in message.answers}
                 self.heard.warmed |= set(message.warmed)
             case Beat():
                 pass

@@ -151,15 +151,15 @@ async def test_a_score_that_kills_the_host_fails_alone() -> None:
     async with gateway() as made:
         await made.client.wait_ready(START_S)
         stream = made.client.submit([1], Sampling(max_tokens=500, seed=4))
-        good = made.client.score([1], [[2], [3]], [[4], [5, 6]])
-        bad = made.client.score([KILL], [[2]], [[4]])
+        good = asyncio.create_task(made.client.score([1], [[2], [3]], [[4], [5, 6]]))
+        bad = asyncio.create_task(made.client.score([KILL], [[2]], [[4]]))
 
         async with asyncio.timeout(START_S):
             tokens, _ = await drain(stream)
             with pytest.raises(EngineFailedError):
-                await bad.result()
+                await bad
 
-            assert (await good.result()).logprobs == [[-1.0, -2.0], [-1.0, -2.0]]
+            assert (await good).logprobs == [[-1.0, -2.0], [-1.0, -2.0]]
         assert tokens == expected(4, 500)
 
 

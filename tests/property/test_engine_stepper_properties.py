@@ -22,7 +22,7 @@ from wicketgate.engine.pace import Pace
 from wicketgate.engine.plant import Plant, PlantParams, drawn_token
 from wicketgate.engine.simulated import SimulatedBatch
 from wicketgate.engine.stepper import Stepper
-from wicketgate.engine.wire import Score, Submit, Tune, Warm
+from wicketgate.engine.wire import Assess, Embed, Score, Submit, Tune, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,12 @@ actions = st.lists(
         st.tuples(st.just("alone"), st.integers(1, 150), st.integers(1, 30), st.integers(0, 2)),
         st.tuples(st.just("cancel"), st.integers(1, 20), st.just(0), st.just(0)),
         st.tuples(st.just("warm"), st.integers(1, 150), st.just(0), st.just(0)),
-        st.tuples(st.just("score"), st.integers(1, 150), st.integers(1, 5), st.integers(0, 2)),
+        st.tuples(
+            st.sampled_from(["score", "assess", "embed"]),
+            st.integers(1, 150),
+            st.integers(1, 5),
+            st.integers(0, 2),
+        ),
         st.tuples(st.just("turn"), st.integers(0, 1), st.just(0), st.just(0)),
         st.tuples(st.just("step"), st.integers(1, 10), st.just(0), st.just(0)),
     ),
@@ -144,7 +149,13 @@ def play(script: list[tuple[str, int, int, int]], *, failing: frozenset[int] = f
             case "score":
                 played.scores.add(number)
                 items = [[index] for index in range(second)]
-                stepper.score(Score(id=number, query=prompt, items=items, labels=[[1]], priority=priority))
+                stepper.ask(Score(id=number, query=prompt, items=items, labels=[[1]], priority=priority))
+            case "assess":
+                played.scores.add(number)
+                stepper.ask(Assess(id=number, prompt=prompt, top=second, priority=priority))
+            case "embed":
+                played.scores.add(number)
+                stepper.ask(Embed(id=number, prompts=[prompt] * second, priority=priority))
             case "turn":
                 stepper.tune(Tune(prefill_turn=bool(first)))
             case _:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wicketgate.engine.wire import Cancel, Splitter, Submit, decode_to_host, encode
+from wicketgate.engine.frames import Splitter
+from wicketgate.engine.wire import Cancel, Submit, decode_to_host, encode
 
 messages = st.lists(
     st.one_of(

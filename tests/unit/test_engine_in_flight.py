@@ -9,12 +9,24 @@ import pytest
 
 from wicketgate.engine.in_flight import InFlight
 from wicketgate.engine.stream import Service
-from wicketgate.engine.wire import Cancel, Done, Load, Score, Scored, Started, Step, Submit, Token
+from wicketgate.engine.wire import (
+    Assess,
+    Assessed,
+    Cancel,
+    Done,
+    Load,
+    Score,
+    Scored,
+    Started,
+    Step,
+    Submit,
+    Token,
+)
 from wicketgate.errors import EngineFailedError, InvalidRequestError, UnavailableError
 from wicketgate.inference import Finished, FinishReason, Sampling, TokenChunk
 
 if TYPE_CHECKING:
-    from wicketgate.engine.pending_score import PendingScore
+    from wicketgate.engine.pending_job import PendingJob
     from wicketgate.engine.stream import TokenStream
     from wicketgate.engine.wire import ToHost
 
@@ -35,8 +47,8 @@ class Gateway:
     def stream(self, key: int, *, max_tokens: int = 100) -> TokenStream:
         return self.all.submit(key, [key], Sampling(max_tokens=max_tokens, seed=key), Service())
 
-    def score(self, key: int) -> PendingScore:
-        return self.all.score(Score(id=key, query=[1], items=[[2]], labels=[[3]]))
+    def score(self, key: int) -> PendingJob:
+        return self.all.ask(Score(id=key, query=[1], items=[[2]], labels=[[3]]))
 
     def step(self, *, started: tuple[int, ...] = (), tokens: tuple[tuple[int, int], ...] = ()) -> None:
         news = {
@@ -275,9 +287,9 @@ async def test_a_score_is_answered_once() -> None:
     made.all.host_ready()
     score = made.score(1)
 
-    made.take(scored=[Scored(1, [[-0.5]], 4)], done=[Done(1, "stop")])
+    made.take(answers=[Scored(1, [[-0.5]], 4)], done=[Done(1, "stop")])
 
-    assert await score.result() == Scored(1, [[-0.5]], 4)
+    assert await score.result() == [Scored(1, [[-0.5]], 4)]
     assert made.all.emptied.is_set()
     assert made.sent == [score.submission()]
 
@@ -288,10 +300,33 @@ async def test_a_score_is_asked_again_of_the_next_host() -> None:
     score = made.score(1)
 
     made.die()
-    made.take(scored=[Scored(1, [[-0.5]])], done=[Done(1, "stop")])
+    made.take(answers=[Scored(1, [[-0.5]])], done=[Done(1, "stop")])
 
     assert made.sent == [score.submission()]
-    assert (await score.result()).logprobs == [[-0.5]]
+    assert await score.result() == [Scored(1, [[-0.5]])]
+
+
+async def test_what_a_dead_host_has_assessed_is_not_counted_twice() -> None:
+    made = Gateway()
+    made.all.host_ready()
+    job = made.all.ask(Assess(id=1, prompt=[1, 2, 3]))
+
+    made.take(answers=[Assessed(1, [-0.5], [[]])])
+    made.die()
+    made.take(answers=[Assessed(1, [-0.5], [[]])])
+    made.take(answers=[Assessed(1, [-0.25], [[]])], done=[Done(1, "stop")])
+
+    assert await job.result() == [Assessed(1, [-0.5], [[]]), Assessed(1, [-0.25], [[]])]
+
+
+async def test_a_prompt_of_one_token_is_assessed_with_nothing_to_say() -> None:
+    made = Gateway()
+    made.all.host_ready()
+    job = made.all.ask(Assess(id=1, prompt=[1]))
+
+    made.take(done=[Done(1, "stop")])
+
+    assert await job.result() == []
 
 
 async def test_a_score_is_suspected_tried_before_streams_and_convicted_as_they_are() -> None:
@@ -335,7 +370,7 @@ async def test_a_score_whose_consumer_is_cancelled_is_given_up() -> None:
 
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    made.take(scored=[Scored(1, [[-0.5]])], done=[Done(1, "cancelled")])
+    made.take(answers=[Scored(1, [[-0.5]])], done=[Done(1, "cancelled")])
 
     assert made.sent[1:] == [Cancel(1)]
     assert made.all.emptied.is_set()
@@ -359,6 +394,6 @@ async def test_what_the_host_does_is_prefill_until_every_stream_that_began_has_a
 async def test_news_of_the_unknown_is_ignored() -> None:
     made = Gateway()
 
-    made.take(started=[Started(9, 0)], tokens=[Token(9, 1)], scored=[Scored(9, [])], done=[Done(9, "stop")])
+    made.take(started=[Started(9, 0)], tokens=[Token(9, 1)], answers=[Scored(9, [])], done=[Done(9, "stop")])
 
     assert made.all.emptied.is_set()

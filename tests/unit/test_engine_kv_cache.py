@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import CacheQuery, CacheReport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from wicketgate.engine.kv_store import Entry
 
@@ -63,6 +63,8 @@ class FakeDisk:
     saved: list[Entry[object]] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
     deeds: list[str] = field(default_factory=list)
+    rest: list[int] = field(default_factory=list)
+    """Tokens of what it was given at the end."""
     is_fast: bool = False
 
     def find(self, prompt: Sequence[int], *, salt: str) -> Found | None:
@@ -99,8 +101,9 @@ class FakeDisk:
         self.deeds.append("clear")
         self.held.clear()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float, *, rest: Iterable[Entry[Any]] = ()) -> None:
         self.deeds.append(f"close {timeout_s}")
+        self.rest = [len(entry.tokens) for entry in rest]
 
     def wait_until_scanned(self, timeout_s: float) -> bool:
         return True
@@ -338,10 +341,17 @@ def test_without_a_disk_nothing_is_loaded_ahead_and_nothing_is_closed(clock: Clo
     assert cache.disk_bytes == 0
 
 
-def test_closing_gives_the_disk_its_time(cache: KvCache, disk: FakeDisk) -> None:
+def test_closing_gives_the_disk_its_time_and_what_memory_holds_the_last_used_first(
+    cache: KvCache, disk: FakeDisk
+) -> None:
+    for key, count in ((1, 70), (2, 80), (3, 90)):
+        cache.keep(key, prefix(tokens(1000 * key, count)), salt="", session="")
+    cache.find(tokens(1000, 70), salt="")
+
     cache.close(2.5)
 
     assert disk.deeds == ["close 2.5"]
+    assert disk.rest == [70, 90, 80]
 
 
 # Reports

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.line import HostLine
 from wicketgate.engine.supervision import FreezeWatch
-from wicketgate.engine.wire import Cancel, Fatal, Splitter, decode_to_host, encode
+from wicketgate.engine.wire import Cancel, Fatal, decode_to_host, encode
 
 if TYPE_CHECKING:
     from wicketgate.engine.wire import FromHost

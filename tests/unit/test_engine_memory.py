@@ -323,6 +323,25 @@ def test_an_empty_host_needs_its_weights_and_a_chunks_work() -> None:
     assert not budget.fits([(1, 10)])
 
 
+def test_what_weights_and_a_chunks_work_leave_is_for_kv() -> None:
+    budget = Budget(
+        limit_bytes=2500,
+        weights_bytes=1000,
+        kv_bytes_per_token=1,
+        chunk_tokens=100,
+        transient_token_bytes=3,
+        margin_ratio=0.25,
+    )
+
+    assert budget.kv_limit_bytes == 2000 - 1000 - 300
+
+
+def test_where_the_weights_leave_nothing_there_is_no_room_for_kv() -> None:
+    budget = Budget(limit_bytes=1000, weights_bytes=1000, kv_bytes_per_token=1)
+
+    assert budget.kv_limit_bytes == 0
+
+
 def test_one_long_row_makes_room_for_fewer_short_ones() -> None:
     budget = Budget(limit_bytes=110_000 * 256, weights_bytes=0, kv_bytes_per_token=1000)
 

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 
 from wicketgate.engine.batch import Chunk, Prefix
-from wicketgate.engine.jobs import ScoreJob
+from wicketgate.engine.jobs import Job
 from wicketgate.engine.memory import Budget
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.pace import Pace
 from wicketgate.engine.scene import (
     Compute,
     Decode,
+    JobChunk,
     Limits,
     Preempt,
     Refuse,
     Scene,
-    ScoreChunk,
     Start,
     WarmChunk,
 )
@@ -49,9 +49,9 @@ def row(key: int, *, emitted: int = 20, prompt_tokens: int = 10, **fields: objec
     return stream(key, prompt_tokens, remaining=0, emitted=[7] * emitted, **fields)
 
 
-def score_job(key: int, tokens: int, *, priority: int = 2) -> ScoreJob:
+def score_job(key: int, tokens: int, *, priority: int = 2) -> Job:
     message = Score(id=key, query=[1], items=[[2]], labels=[[3]], priority=priority)
-    return ScoreJob(message, float(key), tokens)
+    return Job(message, float(key), tokens)
 
 
 def scene(
@@ -59,7 +59,7 @@ def scene(
     rows: tuple[Stream, ...] = (),
     prompts: tuple[Stream, ...] = (),
     waiting: tuple[Stream, ...] = (),
-    scores: tuple[ScoreJob, ...] = (),
+    jobs: tuple[Job, ...] = (),
     limits: Limits = LIMITS,
     pace: Pace | None = None,
     **fields: object,
@@ -71,7 +71,7 @@ def scene(
         rows={each.id: each for each in rows},
         prompts={each.id: each for each in prompts},
         waiting={each.id: each for each in waiting},
-        scores={each.id: each for each in scores},
+        jobs={each.id: each for each in jobs},
         on_trial={each.id: None for each in everybody if each.trial_tokens},
         **fields,  # type: ignore[arg-type]
     )
@@ -184,7 +184,7 @@ def test_where_decoding_fills_the_target_prompts_still_get_half_of_it() -> None:
 
 
 def test_chunks_pause_while_decoding_is_owed_time() -> None:
-    owed = scene(rows=(row(9),), waiting=(stream(1),), scores=(score_job(3, 10),), debt_s=0.001)
+    owed = scene(rows=(row(9),), waiting=(stream(1),), jobs=(score_job(3, 10),), debt_s=0.001)
     idle = scene(waiting=(stream(1),), debt_s=0.001)
 
     assert plan(owed) == (Decode(),)
@@ -200,7 +200,7 @@ def test_without_the_turn_no_prompt_is_computed() -> None:
     limits = replace(LIMITS, prefill_turn=False)
 
     busy = scene(rows=(row(9),), waiting=(stream(1),), warm=5, limits=limits)
-    idle = scene(prompts=(stream(1),), scores=(score_job(3, 10),), warm=5, limits=limits)
+    idle = scene(prompts=(stream(1),), jobs=(score_job(3, 10),), warm=5, limits=limits)
 
     assert plan(busy) == (Decode(),)
     assert plan(idle) == ()
@@ -210,11 +210,11 @@ def test_without_the_turn_no_prompt_is_computed() -> None:
 
 
 def test_a_score_is_ordered_and_cut_like_a_prompt() -> None:
-    chosen = plan(scene(rows=(row(9),), scores=(score_job(1, 3000, priority=1),), waiting=(stream(2, 3000),)))
-    alone = plan(scene(rows=(row(9),), scores=(score_job(1, 3000),)))
+    chosen = plan(scene(rows=(row(9),), jobs=(score_job(1, 3000, priority=1),), waiting=(stream(2, 3000),)))
+    alone = plan(scene(rows=(row(9),), jobs=(score_job(1, 3000),)))
 
     assert chunks(chosen) == {2: 75}
-    assert alone == (ScoreChunk(1, 75), Decode())
+    assert alone == (JobChunk(1, 75), Decode())
 
 
 def test_a_warm_job_gets_only_steps_that_nobody_needs() -> None:
@@ -369,7 +369,7 @@ def test_a_trial_goes_on_alone_until_it_is_passed() -> None:
     tried = row(4, trial_tokens=3)
 
     chosen = plan(
-        scene(rows=(tried,), waiting=(stream(5, trial_tokens=8), stream(6)), scores=(score_job(7, 5),))
+        scene(rows=(tried,), waiting=(stream(5, trial_tokens=8), stream(6)), jobs=(score_job(7, 5),))
     )
 
     assert chosen == (Decode(),)

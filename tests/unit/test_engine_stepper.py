@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,11 +19,13 @@ from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams, drawn_logprob, drawn_token
 from wicketgate.engine.roster import MAX_FAULTS, SAVED_TOKENS
 from wicketgate.engine.scheduler import ALONE_TOKENS
-from wicketgate.engine.simulated import SimulatedBatch, SimulatedPrefill, SimulatedScoring, open_simulated
+from wicketgate.engine.simulated import SimulatedBatch, SimulatedJob, SimulatedPrefill, open_simulated
 from wicketgate.engine.stepper import MemoryFullError, Stepper
 from wicketgate.engine.wire import (
+    Assess,
     CacheQuery,
     Done,
+    Embed,
     Score,
     Scored,
     Started,
@@ -673,16 +677,16 @@ def test_a_score_is_answered_beside_running_streams() -> None:
     rig = Rig()
     rig.submit(1, max_tokens=200)
     rig.step(3)
-    rig.stepper.score(SCORE)
+    rig.stepper.ask(SCORE)
 
     rig.run()
 
-    scored = [each for step in rig.steps for each in step.scored]
+    scored = [each for step in rig.steps for each in step.answers]
     logprobs = [
         [drawn_logprob(seed=0, item=item, label=label) for label in SCORE.labels] for item in SCORE.items
     ]
     assert scored == [Scored(9, logprobs)]
-    assert rig.first_step_with(lambda step: bool(step.scored)) < len(rig.steps) - 100
+    assert rig.first_step_with(lambda step: bool(step.answers)) < len(rig.steps) - 100
     assert rig.ends() == {1: "length", 9: "stop"}
 
 
@@ -690,25 +694,103 @@ def test_the_query_of_a_score_is_taken_from_the_cache() -> None:
     rig = Rig()
     rig.stepper.warm(Warm(id=1, prompt=SCORE.query))
     rig.run()
-    rig.stepper.score(SCORE)
+    rig.stepper.ask(SCORE)
 
     rig.run()
 
-    assert rig.steps[-1].scored[0].cached_tokens == 299
+    assert rig.steps[-1].answers[0].cached_tokens == 299
+
+
+def test_a_prompt_is_assessed_in_parts_beside_running_streams_and_its_kv_serves_who_goes_on() -> None:
+    rig = Rig(prefill_step_tokens=64)
+    rig.submit(1, max_tokens=200)
+    rig.step(3)
+    prompt = [(7 * index) % 900 for index in range(300)]
+    rig.stepper.ask(Assess(id=9, prompt=prompt, top=2))
+
+    rig.run()
+    rig.stepper.submit(msgspec.structs.replace(request(2), prompt=[*prompt, 5]))
+    rig.run()
+
+    parts = [part for step in rig.steps for part in step.answers]
+    logprobs = [drawn_logprob(seed=0, item=[before], label=[token]) for before, token in pairwise(prompt)]
+    assert len(parts) > 3
+    assert [each for part in parts for each in part.logprobs] == logprobs
+    assert {len(each) for part in parts for each in part.top} == {2}
+    assert rig.ends() == {1: "length", 9: "stop", 2: "length"}
+    started = {each.id: each.cached_tokens for step in rig.steps for each in step.started}
+    assert started[2] == 299
+
+
+def test_prompts_are_embedded_once_each_and_always_alike() -> None:
+    rig = Rig()
+    prompts = [[1, 2, 3], [4] * 300, [1, 2, 3]]
+    rig.stepper.ask(Embed(id=9, prompts=prompts))
+
+    rig.run()
+
+    (part,) = [part for step in rig.steps for part in step.answers]
+    assert len(part.vectors) == 3
+    assert part.vectors[0] == part.vectors[2] != part.vectors[1]
+    vector = struct.unpack(f"<{len(part.vectors[0]) // 4}f", part.vectors[0])
+    assert math.hypot(*vector) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_cannot_be_evicted_is_told_beside_how_much_there_may_be() -> None:
+    budget = Budget(limit_bytes=110 * 2**30, weights_bytes=2**30, kv_bytes_per_token=1, chunk_tokens=64)
+    rig = Rig(budget=budget)
+    rig.stepper.warm(Warm(id=1, prompt=[1] * 300))
+    rig.run()
+    idle = rig.stepper.load()
+    rig.submit(2, prompt_tokens=300, max_tokens=9)
+    rig.step(6)
+
+    load = rig.stepper.load()
+
+    assert (idle.held_bytes, idle.kv_bytes) == (0, 300 * rig.batch.kv_bytes_per_token)
+    assert load.held_bytes == rig.batch.memory().rows_bytes > 0
+    assert load.kv_bytes == idle.kv_bytes + load.held_bytes
+    assert load.kv_limit_bytes == budget.kv_limit_bytes > 0
+
+
+def test_without_a_bound_of_memory_there_is_none_for_kv() -> None:
+    assert Rig().stepper.load().kv_limit_bytes == 0
+
+
+def test_a_host_that_closes_keeps_what_its_streams_and_jobs_have_computed() -> None:
+    rig = Rig(max_batch_size=2)
+    rig.submit(1, prompt_tokens=100, max_tokens=900)
+    rig.step(12)
+    rig.submit(2, prompt_tokens=100, max_tokens=900)
+    rig.submit(3, prompt_tokens=100)
+    rig.step(4)
+    emitted = rig.texts()
+
+    rig.stepper.close()
+
+    kept = {
+        stream: rig.cache.match(
+            [*request(stream, prompt_tokens=100).prompt, *emitted.get(stream, [])], salt=""
+        )
+        for stream in (1, 2, 3)
+    }
+    assert kept[1] == 100 + len(emitted[1]) - 1
+    assert kept[2] >= 100
+    assert kept[3] == 0
 
 
 def test_a_score_can_be_refused_cancelled_or_fail_and_ends_once() -> None:
     class Unscorable(SimulatedBatch):
-        def score(self, message: Score, hit: Hit[object] | None) -> SimulatedScoring:
+        def begin(self, message: Score, hit: Hit[object] | None) -> SimulatedJob:
             if message.id == 3:
                 raise RowError(3, "no")
             raise ValueError("broken")
 
     rig = Rig(Unscorable)
-    rig.stepper.score(msgspec.structs.replace(SCORE, id=1, labels=[[5000]]))
+    rig.stepper.ask(msgspec.structs.replace(SCORE, id=1, labels=[[5000]]))
     for key in (2, 3, 4):
-        rig.stepper.score(msgspec.structs.replace(SCORE, id=key))
-    rig.stepper.score(msgspec.structs.replace(SCORE, id=4))
+        rig.stepper.ask(msgspec.structs.replace(SCORE, id=key))
+    rig.stepper.ask(msgspec.structs.replace(SCORE, id=4))
     rig.stepper.cancel(2)
 
     done = [each for step in rig.run() for each in step.done]
@@ -732,7 +814,7 @@ def test_a_failure_of_the_device_in_a_job_is_not_survived(job: Warm | Score) -> 
     if isinstance(job, Warm):
         rig.stepper.warm(job)
     else:
-        rig.stepper.score(job)
+        rig.stepper.ask(job)
 
     with pytest.raises(DeviceError):
         rig.step()

@@ -37,8 +37,35 @@ async def test_a_consumer_that_waits_is_woken_once_for_all_tokens_of_a_step() ->
     await asyncio.sleep(0)
     stream.feed(Token(1, 10))
     stream.feed(Token(1, 11))
+    stream.tell()
 
     assert await waiting == TokenChunk((10, 11))
+
+
+def test_who_follows_a_stream_is_told_once_of_all_that_a_step_brought_and_takes_it_without_waiting() -> None:
+    stream = new_stream()
+    told: list[object] = []
+    stream.on_news = lambda: told.append(stream.take())
+
+    stream.feed(Token(1, 10))
+    stream.feed(Token(1, 11))
+    stream.finish_as(Done(1, "stop"))
+    stream.tell()
+
+    assert told == [TokenChunk((10, 11))]
+    assert stream.take() is None
+    assert stream.finished is not None
+
+
+def test_who_cancels_a_stream_is_not_told_of_that() -> None:
+    stream = new_stream()
+    told: list[bool] = []
+    stream.on_news = lambda: told.append(True)
+
+    stream.cancel()
+
+    assert told == []
+    assert stream.finished is not None
 
 
 async def test_the_end_comes_after_the_tokens_and_stays() -> None:

@@ -11,11 +11,11 @@ from wicketgate.engine.validation import (
     MAX_GRAMMAR_BYTES,
     MAX_NAME_CHARACTERS,
     MAX_SCORE_TOKENS,
+    job_refusal,
     refusal,
-    score_refusal,
     warm_refusal,
 )
-from wicketgate.engine.wire import Grammar, Score, Submit, Warm
+from wicketgate.engine.wire import Assess, Embed, Grammar, Score, Submit, Warm
 
 BOUNDS = {"vocabulary_size": 100, "context_tokens": 20}
 GOOD = Submit(id=1, prompt=[0, 99], max_tokens=8, seed=0)
@@ -103,14 +103,22 @@ def test_a_request_within_all_bounds_is_not_refused(change: dict[str, object]) -
         ({"priority": 10}, "priority must be between 0 and 9, got 10"),
         ({"salt": "s" * 513}, "salt must be at most 512 characters, got 513"),
         ({"session": "s" * 513}, "session must be at most 512 characters, got 513"),
-        ({"grammar": Grammar("lark", " ")}, "a grammar of kind lark must not be empty"),
+        ({"grammar": Grammar("lark", " ")}, "grammar: of kind lark it must not be empty"),
+        (
+            {"grammar": Grammar("json_object", "", -1)},
+            "grammar: starts_after must be between 0 and 99, got -1",
+        ),
+        (
+            {"grammar": Grammar("json_object", "", 100)},
+            "grammar: starts_after must be between 0 and 99, got 100",
+        ),
         (
             {"grammar": Grammar("regex", "ä" * 40_000)},
-            "a grammar must be at most 65536 bytes, got 80000: simplify it",
+            "grammar: it must be at most 65536 bytes, got 80000: simplify it",
         ),
         (
             {"grammar": Grammar("json_schema", "a" * 65_537)},
-            "a grammar must be at most 65536 bytes, got 65537: simplify it",
+            "grammar: it must be at most 65536 bytes, got 65537: simplify it",
         ),
     ],
 )
@@ -149,7 +157,11 @@ def test_a_warm_job_is_held_to_the_bounds_of_a_prompt(change: dict[str, object],
         ({}, None),
         ({"items": [[], [3]]}, None),
         ({"query": [1] * 16}, None),
-        ({"query": []}, "the query must have at least 1 token, got 0"),
+        ({"query": []}, None),
+        (
+            {"query": [], "items": [[1], []]},
+            "query and item together must have at least 1 token, got 0",
+        ),
         ({"query": [-1]}, "token ids of the query must be between 0 and 99, got one below"),
         ({"items": []}, "the number of items must be between 1 and 2048, got 0"),
         ({"items": [[1]] * 2049}, "the number of items must be between 1 and 2048, got 2049"),
@@ -166,16 +178,54 @@ def test_a_warm_job_is_held_to_the_bounds_of_a_prompt(change: dict[str, object],
     ],
 )
 def test_a_score_is_held_to_bounds_of_its_own(change: dict[str, object], words: str | None) -> None:
-    assert score_refusal(msgspec.structs.replace(SCORE, **change), **BOUNDS) == words
+    assert job_refusal(msgspec.structs.replace(SCORE, **change), **BOUNDS) == words
 
 
 def test_a_score_of_many_items_with_many_labels_is_refused_by_its_work() -> None:
     message = Score(id=1, query=[0], items=[[1]] * 2048, labels=[[4, 5]] * 256)
 
-    assert score_refusal(message, vocabulary_size=100, context_tokens=20) == (
+    assert job_refusal(message, vocabulary_size=100, context_tokens=20) == (
         f"query, items, and labels once per item must be at most {MAX_SCORE_TOKENS} tokens, got 1050625:"
         " send fewer items at a time"
     )
+
+
+ASSESS = Assess(id=1, prompt=[1] * 20, top=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"prompt": []}, "the prompt must have at least 1 token, got 0"),
+        ({"prompt": [1] * 21}, "the prompt must have at most 20 tokens, got 21: shorten it"),
+        ({"prompt": [100]}, "token ids of the prompt must be between 0 and 99, got one above"),
+        ({"top": 21}, "top must be between 0 and 20, got 21"),
+        ({"priority": 10}, "priority must be between 0 and 9, got 10"),
+        ({"salt": "s" * 513}, "salt must be at most 512 characters, got 513"),
+    ],
+)
+def test_an_assess_is_held_to_the_bounds_of_a_prompt(change: dict[str, object], words: str | None) -> None:
+    assert job_refusal(msgspec.structs.replace(ASSESS, **change), **BOUNDS) == words
+
+
+EMBED = Embed(id=1, prompts=[[1] * 20] * 256)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"prompts": []}, "the number of prompts must be between 1 and 256, got 0"),
+        ({"prompts": [[1]] * 257}, "the number of prompts must be between 1 and 256, got 257"),
+        ({"prompts": [[1], []]}, "the prompt must have at least 1 token, got 0"),
+        ({"prompts": [[1], [1] * 21]}, "each prompt must have at most 20 tokens, got 21: shorten it"),
+        ({"prompts": [[-1]]}, "token ids of the prompt must be between 0 and 99, got one below"),
+        ({"priority": 10}, "priority must be between 0 and 9, got 10"),
+    ],
+)
+def test_an_embed_is_held_to_the_bounds_of_each_prompt(change: dict[str, object], words: str | None) -> None:
+    assert job_refusal(msgspec.structs.replace(EMBED, **change), **BOUNDS) == words
 
 
 def test_no_refusal_repeats_a_token_of_a_prompt() -> None:
@@ -183,7 +233,7 @@ def test_no_refusal_repeats_a_token_of_a_prompt() -> None:
     found = [
         refusal(msgspec.structs.replace(GOOD, prompt=[77_777]), **vocabulary),
         warm_refusal(msgspec.structs.replace(WARM, prompt=[-77_777]), **vocabulary),
-        score_refusal(msgspec.structs.replace(SCORE, items=[[77_777]]), **vocabulary),
+        job_refusal(msgspec.structs.replace(SCORE, items=[[77_777]]), **vocabulary),
     ]
 
     assert all(words and "77777" not in words for words in found)

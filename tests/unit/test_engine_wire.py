@@ -6,28 +6,43 @@ import struct
 
 import pytest
 
+from wicketgate.engine.frames import MAX_MESSAGE_BYTES, Splitter, WireError
 from wicketgate.engine.wire import (
-    MAX_MESSAGE_BYTES,
+    Assess,
+    Assessed,
     Beat,
     Cancel,
     Done,
+    Embed,
+    Embedded,
     Fatal,
+    Grammar,
+    JobMessage,
     Load,
     Ready,
-    Splitter,
+    Score,
+    Scored,
     Started,
     Step,
     Stop,
     Submit,
     Token,
     Warm,
-    WireError,
     decode_from_host,
     decode_to_host,
     encode,
 )
 
-LOAD = Load(rows=1, waiting=2, waiting_tokens=3, warm_jobs=4, kv_bytes=5, memory_bytes=6)
+LOAD = Load(
+    rows=1,
+    waiting=2,
+    waiting_tokens=3,
+    warm_jobs=4,
+    kv_bytes=5,
+    memory_bytes=6,
+    held_bytes=4,
+    kv_limit_bytes=9,
+)
 STEP = Step(
     number=7,
     at_s=1.5,
@@ -38,6 +53,11 @@ STEP = Step(
     warmed=[9],
     kept=[1],
     evicted=[2],
+    answers=[
+        Scored(5, [[-0.5, -float("inf")]], 7),
+        Assessed(6, [-0.25], [[(3, -0.25), (4, -2.0)]]),
+        Embedded(7, [b"\x00\x00\x80?"]),
+    ],
     load=LOAD,
 )
 READY = Ready(
@@ -71,10 +91,14 @@ def test_what_a_host_sends_arrives_unchanged(message: Ready | Step | Beat | Fata
         Submit(id=1, prompt=[1, 2], max_tokens=3, seed=2**64 - 1, temperature=0.0, stop_token_ids=[7]),
         Cancel(1),
         Warm(id=2, prompt=[1]),
+        Submit(id=1, prompt=[1], max_tokens=1, seed=0, grammar=Grammar("lark", "start: /a/", starts_after=3)),
+        Score(id=3, query=[1], items=[[], [2]], labels=[[3, 4]]),
+        Assess(id=4, prompt=[1, 2], top=5, salt="s"),
+        Embed(id=5, prompts=[[1], [2, 3]], pooling="mean"),
         Stop(),
     ],
 )
-def test_what_a_gateway_sends_arrives_unchanged(message: Submit | Cancel | Warm | Stop) -> None:
+def test_what_a_gateway_sends_arrives_unchanged(message: Submit | Cancel | Warm | JobMessage | Stop) -> None:
     (body,) = Splitter().feed(encode(message))
 
     assert decode_to_host(body) == message

@@ -10,7 +10,7 @@ import pytest
 from rollout.assignment import FlagSnapshot
 from rollout.spec import Feature, Key, Mode, Spec
 from rollout.stages import TRANSITIONS, Input, Phase, State, apply
-from wicketgate.api.openai_requests import _KEY_FIELDS
+from wicketgate.api.requests import KEY_FIELDS
 from wicketgate.tallies import LEVELS, Decisions, EndedRequests, Transitions, possible_changes
 
 NOBODY: frozenset[str] = frozenset()
@@ -104,7 +104,7 @@ def test_a_fallback_is_another_kind_of_key_than_the_feature_asks_for(
 
 
 def test_every_source_of_a_key_has_its_level() -> None:
-    assert set(LEVELS) == {"x-session-id", *_KEY_FIELDS, "request"}
+    assert set(LEVELS) == {"x-session-id", *KEY_FIELDS, "request"}
 
 
 @pytest.mark.parametrize("percentage", [0.0, 100.0])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wicketgate.engine.kv_store import Hit
-    from wicketgate.engine.wire import Score, Submit, Token
+    from wicketgate.engine.wire import JobMessage, Part, Submit, Token
 
 
 SHORT_PROMPT_TOKENS: Final = 64
@@ -96,18 +96,21 @@ class Prefill(Protocol):
         """Return what is computed so far; what is computed later does not change it."""
 
 
-class Scoring(Protocol):
-    """A Score being computed."""
+class JobWork(Protocol):
+    """A job being computed."""
 
     @property
     def remaining_tokens(self) -> int:
-        """How many tokens are still to be computed, of the query and of all items with their labels."""
+        """How many tokens are still to be computed, of all that the job is made of."""
 
     def advance(self, chunk_tokens: int) -> None:
-        """Compute about that many more: a chunk of the query, or as many items as fit."""
+        """Compute about that many more: a chunk of one text, or as many short ones as fit."""
 
-    def logprobs(self) -> list[list[float]]:
-        """Return (items, labels) log-probabilities, once nothing remains."""
+    def parts(self) -> list[Part]:
+        """Return what became certain of the answer since the last call."""
+
+    def kept(self) -> Prefix | None:
+        """Return KV that is worth keeping, once nothing remains; None where there is none."""
 
 
 class Batch(Protocol):
@@ -170,8 +173,13 @@ class Batch(Protocol):
     def prefill(self, prompt: Sequence[int], hit: Hit[object] | None) -> Prefill:
         """Begin to compute a prefix beside the streams."""
 
-    def score(self, message: Score, hit: Hit[object] | None) -> Scoring:
-        """Begin to rate labels; a hit holds leading tokens of the query."""
+    def begin(self, message: JobMessage, hit: Hit[object] | None) -> JobWork:
+        """
+        Begin a job; a hit holds leading tokens of a Score's query.
+
+        Raises:
+            RowError: the model cannot do it.
+        """
 
     def reset(self) -> None:
         """Forget all rows and prompts, and every trace of a failed step."""

@@ -1,5 +1,5 @@
 """
-The engine as the gateway sees it: streams, scores, warm jobs and questions, over one supervised host.
+The engine as the gateway sees it: streams, jobs, warm jobs and questions, over one supervised host.
 
 A host that dies is replaced, and what was in flight is asked of the next one: streams as prompt + tokens so
 far with the same seed and position, so that they go on with the token that would have come.
@@ -17,19 +17,35 @@ import msgspec
 from wicketgate.engine.in_flight import InFlight
 from wicketgate.engine.stream import Service
 from wicketgate.engine.supervisor import EngineParams, EngineState, Supervisor, wait
-from wicketgate.engine.wire import Beat, CacheQuery, CacheReport, Cancel, Score, Step, Tune, Warm
+from wicketgate.engine.wire import (
+    Assess,
+    Assessed,
+    Beat,
+    CacheQuery,
+    CacheReport,
+    Cancel,
+    Embed,
+    Embedded,
+    Score,
+    Scored,
+    Step,
+    Tune,
+    Warm,
+)
 from wicketgate.errors import UnavailableError
+from wicketgate.inference import TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wicketgate.engine.pending_score import PendingScore
     from wicketgate.engine.stream import TokenStream
     from wicketgate.engine.wire import FromHost, Load, Ready
     from wicketgate.inference import Sampling
 
 __all__ = ["EngineClient", "EngineParams", "EngineState"]
 
+STOP_S: Final = 10.0
+"""How long a host may take to leave: one long step, and what it still writes to disk (host.CLOSE_S)."""
 CACHE_TIMEOUT_S: Final = 10.0
 """How long a host may take to tell what its prefix store holds: one long step, and files to list."""
 
@@ -106,7 +122,7 @@ class EngineClient:
         service = Service(priority=priority, salt=salt, session=session)
         return self._in_flight.submit(next(self._ids), ids, sampling, service)
 
-    def score(
+    async def score(
         self,
         query: Sequence[int],
         items: Sequence[Sequence[int]],
@@ -114,8 +130,13 @@ class EngineClient:
         *,
         priority: int = 2,
         salt: str = "",
-    ) -> PendingScore:
-        """Have labels rated as continuations of the query with each item; asked again when the host dies."""
+    ) -> Scored:
+        """
+        Rate labels as continuations of the query with each item.
+
+        Raises:
+            WicketgateError: refused, failed, or the engine is gone.
+        """
         message = Score(
             id=next(self._ids),
             query=list(query),
@@ -124,7 +145,47 @@ class EngineClient:
             priority=priority,
             salt=salt,
         )
-        return self._in_flight.score(message)
+        (part,) = await self._in_flight.ask(message).result()
+        assert isinstance(part, Scored)
+        return part
+
+    async def assess(
+        self, prompt: Sequence[int], *, top: int, priority: int = 2, salt: str = ""
+    ) -> list[TokenLogprob]:
+        """
+        Tell how likely each token of a prompt but the first is, and the likeliest ones at its place.
+
+        Raises:
+            WicketgateError: refused, failed, or the engine is gone.
+        """
+        message = Assess(id=next(self._ids), prompt=list(prompt), top=top, priority=priority, salt=salt)
+        parts = await self._in_flight.ask(message).result()
+        said = iter(message.prompt[1:])
+        return [
+            TokenLogprob(next(said), logprob, tuple(top_of))
+            for part in parts
+            if isinstance(part, Assessed)
+            for logprob, top_of in zip(part.logprobs, part.top, strict=True)
+        ]
+
+    async def embed(
+        self, prompts: Sequence[Sequence[int]], *, pooling: Literal["mean", "last"], priority: int = 2
+    ) -> list[bytes]:
+        """
+        Return a vector for each of at most 256 prompts: little-endian float32, of length 1.
+
+        Raises:
+            WicketgateError: refused, failed, or the engine is gone.
+        """
+        message = Embed(
+            id=next(self._ids),
+            prompts=[list(prompt) for prompt in prompts],
+            pooling=pooling,
+            priority=priority,
+        )
+        (part,) = await self._in_flight.ask(message).result()
+        assert isinstance(part, Embedded)
+        return part.vectors
 
     def warm(self, ids: Sequence[int], *, salt: str = "") -> int:
         """
@@ -219,7 +280,7 @@ class EngineClient:
         self.is_draining = True
         return await wait(self._in_flight.emptied, timeout_s)
 
-    async def stop(self, *, timeout_s: float = 5.0) -> None:
+    async def stop(self, *, timeout_s: float = STOP_S) -> None:
         """End the host and `run`: ask, wait, then kill. What is still in flight ends as unavailable."""
         self.is_draining = True
         await self._host.stop(timeout_s=timeout_s)

@@ -23,18 +23,20 @@ import msgspec
 
 from wicketgate import logs
 from wicketgate.engine.assembly import Engine, build, prewarm
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.kv_cache import open_cache
 from wicketgate.engine.memory import default_limit
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.parent import ParentWatch
 from wicketgate.engine.wire import (
     SOCKET_BUFFER_BYTES,
+    Assess,
     Beat,
     CacheQuery,
     Cancel,
+    Embed,
     Fatal,
     Score,
-    Splitter,
     Stop,
     Submit,
     Tune,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wicketgate.engine.stepper import Stepper
-    from wicketgate.engine.wire import FromHost, ToHost
+    from wicketgate.engine.wire import FromHost, JobMessage, ToHost
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,7 @@ def serve(
     while line.open:
         for message in line.receive(wait_s):
             if isinstance(message, Stop):
+                stepper.close()
                 return
             _apply(message, stepper, line)
         if sleeps.slept_s():
@@ -157,7 +160,9 @@ def serve(
         wait_s = STALL_S if is_soon else max(0.0, sent_s + BEAT_S - now_s)
 
 
-def _apply(message: Submit | Cancel | Warm | Score | Tune | CacheQuery, stepper: Stepper, line: Line) -> None:
+def _apply(
+    message: Submit | Cancel | Warm | JobMessage | Tune | CacheQuery, stepper: Stepper, line: Line
+) -> None:
     match message:
         case Submit():
             stepper.submit(message)
@@ -165,8 +170,8 @@ def _apply(message: Submit | Cancel | Warm | Score | Tune | CacheQuery, stepper:
             stepper.cancel(message.id)
         case Warm():
             stepper.warm(message)
-        case Score():
-            stepper.score(message)
+        case Score() | Assess() | Embed():
+            stepper.ask(message)
         case Tune():
             stepper.tune(message)
         case CacheQuery():

@@ -1,5 +1,5 @@
 """
-What was asked of the engine and has not ended: streams and scores, carried from host to host.
+What was asked of the engine and has not ended: streams and jobs, carried from host to host.
 
 Suspects (see trials.py) go first, each to be alone: the host computes them strictly one after the other, and
 tells each token before it begins with the next, so that it is never in doubt whom it died of. Everything
@@ -11,25 +11,25 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from wicketgate.engine.pending_score import PendingScore
+from wicketgate.engine.pending_job import PendingJob
 from wicketgate.engine.stream import TokenStream
 from wicketgate.engine.trials import Trials
 from wicketgate.engine.wire import Cancel
-from wicketgate.errors import EngineFailedError
+from wicketgate.errors import ConvictedRequestError, EngineFailedError
 from wicketgate.inference import FinishReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from wicketgate.engine.stream import Service
-    from wicketgate.engine.wire import Done, Score, Step, ToHost
+    from wicketgate.engine.wire import Done, JobMessage, Step, ToHost
     from wicketgate.errors import WicketgateError
     from wicketgate.inference import Sampling
 
 
 class InFlight:
     """
-    Streams and scores by id.
+    Streams and jobs by id.
 
     Args:
         send: Sends a message to the host that runs.
@@ -43,7 +43,7 @@ class InFlight:
         self._refusal = refusal
         self._trials = Trials()
         self._streams: dict[int, TokenStream] = {}
-        self._scores: dict[int, PendingScore] = {}
+        self._jobs: dict[int, PendingJob] = {}
         self._held: dict[int, None] = {}
         """Not sent to the host that runs, in the order in which they go."""
         self._computed: set[int] = set()
@@ -83,19 +83,19 @@ class InFlight:
         self._admit(key, rank=1)
         return stream
 
-    def score(self, message: Score) -> PendingScore:
-        """Take a score; one that is refused has ended with the reason."""
-        score = PendingScore(message, on_cancel=self._cancel)
+    def ask(self, message: JobMessage) -> PendingJob:
+        """Take a job; one that is refused has ended with the reason."""
+        job = PendingJob(message, on_cancel=self._cancel)
         if (refusal := self._refusal()) is not None:
-            score.fail(refusal)
-            return score
-        self._scores[message.id] = score
+            job.fail(refusal)
+            return job
+        self._jobs[message.id] = job
         # Tried before any stream, because no stream may be in the host then.
         self._admit(message.id, rank=0)
-        return score
+        return job
 
     def _cancel(self, key: int) -> None:
-        if key not in self._streams and key not in self._scores:
+        if key not in self._streams and key not in self._jobs:
             return
         if key not in self._held:
             self._send(Cancel(key))
@@ -104,20 +104,22 @@ class InFlight:
 
     def end_all(self) -> None:
         """End everything as refused."""
-        for key, stream in list(self._streams.items()):
+        ended = list(self._streams.items())
+        for key, stream in ended:
             stream.finish(FinishReason.ERROR, self._refusal())
             self._forget(key)
-        for key, score in list(self._scores.items()):
-            score.fail(self._refusal() or EngineFailedError("the engine is gone"))
+        for key, job in list(self._jobs.items()):
+            job.fail(self._refusal() or EngineFailedError("the engine is gone"))
             self._forget(key)
+        _tell(stream for _, stream in ended)
 
     def _forget(self, key: int) -> None:
         self._streams.pop(key, None)
-        self._scores.pop(key, None)
+        self._jobs.pop(key, None)
         self._held.pop(key, None)
         self._computed.discard(key)
         self._trials.end(key)
-        if not self._streams and not self._scores:
+        if not self._streams and not self._jobs:
             self.emptied.set()
 
     # From one host to the next
@@ -136,25 +138,30 @@ class InFlight:
             died: Whether the host ended unasked; whoever is convicted of that is ended.
         """
         self._has_host = False
-        waited = [key for key in (*self._streams, *self._scores) if key not in self._held]
+        waited = [key for key in (*self._streams, *self._jobs) if key not in self._held]
         convicted = self._trials.died(self._computed, waited=waited) if died else ()
+        ended = []
         for key, stream in list(self._streams.items()):
-            ended = stream.end_reached(eos_token_ids)
-            if ended is not None:
-                stream.finish(ended)
+            reason = stream.end_reached(eos_token_ids)
+            if reason is not None:
+                stream.finish(reason)
                 self._forget(key)
+                ended.append(stream)
         for key in convicted:
+            if (convict := self._streams.get(key)) is not None:
+                ended.append(convict)
             self._convict(key)
         self._computed.clear()
-        self._held = dict.fromkeys(sorted((*self._streams, *self._scores)))
+        self._held = dict.fromkeys(sorted((*self._streams, *self._jobs)))
+        _tell(ended)
 
     def _convict(self, key: int) -> None:
         text = "the engine died twice while it ran this request alone"
-        error = EngineFailedError(f"{text}; it was ended so that the others can go on")
+        error = ConvictedRequestError(f"{text}; it was ended so that the others can go on")
         if (stream := self._streams.get(key)) is not None:
             stream.finish(FinishReason.ERROR, error)
-        if (score := self._scores.get(key)) is not None:
-            score.fail(error)
+        if (job := self._jobs.get(key)) is not None:
+            job.fail(error)
         self._forget(key)
 
     def _admit(self, key: int, *, rank: int) -> None:
@@ -168,8 +175,8 @@ class InFlight:
         if not self._has_host:
             return
         called = self._trials.call()
-        if called and called[0] in self._scores:
-            del called[1:]  # a score cannot ask for being alone: nothing else may be in the host
+        if called and called[0] in self._jobs:
+            del called[1:]  # a job cannot ask for being alone: nothing else may be in the host
         for key in called:
             if key in self._held:
                 self._submit(key, alone=True)
@@ -182,33 +189,45 @@ class InFlight:
         if (stream := self._streams.get(key)) is not None:
             self._send(stream.submission(alone=alone))
         else:
-            self._computed.add(key)  # no news says when a score is begun
-            self._send(self._scores[key].submission())
+            self._computed.add(key)  # no news says when a job is begun
+            self._send(self._jobs[key].submission())
 
     # Said by the host
 
     def take(self, step: Step) -> None:
         """Hand on what a step brought."""
         streams = self._streams
+        touched: dict[int, TokenStream] = {}
         for started in step.started:
             if (stream := streams.get(started.id)) is not None:
                 self._computed.add(started.id)
                 stream.start(started)
+        is_trial = self._trials.in_session
         for token in step.tokens:
             if (stream := streams.get(token.id)) is not None:
                 stream.feed(token)
-                self._trials.emitted(token.id, tokens=1)
-        for scored in step.scored:
-            if (score := self._scores.get(scored.id)) is not None:
-                score.answer(scored)
+                touched[token.id] = stream
+                if is_trial:
+                    self._trials.emitted(token.id, tokens=1)
+        for part in step.answers:
+            if (job := self._jobs.get(part.id)) is not None:
+                job.take(part)
         for done in step.done:
-            self._end(done)
-        if self._held or self._trials.in_session:
+            self._end(done, touched)
+        if self._held or is_trial:
             self._proceed()
+        _tell(touched.values())
 
-    def _end(self, done: Done) -> None:
+    def _end(self, done: Done, touched: dict[int, TokenStream]) -> None:
         if (stream := self._streams.get(done.id)) is not None:
             stream.finish_as(done)
-        if (score := self._scores.get(done.id)) is not None:
-            score.finish_as(done)
+            touched[done.id] = stream
+        if (job := self._jobs.get(done.id)) is not None:
+            job.finish_as(done)
         self._forget(done.id)
+
+
+def _tell(streams: Iterable[TokenStream]) -> None:
+    """Tell consumers, once each, when all is as it should be: what they do may end other streams."""
+    for stream in streams:
+        stream.tell()

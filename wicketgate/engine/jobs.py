@@ -1,4 +1,4 @@
-"""Work beside the streams: prefixes warmed in steps that nobody needs, and labels that are scored."""
+"""Work beside the streams: prefixes warmed in steps that nobody needs, and jobs that are answered."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wicketgate.engine.batch import DeviceError, RowError
-from wicketgate.engine.wire import Done, Scored
+from wicketgate.engine.wire import Assess, Done, Embed, Score
 
 if TYPE_CHECKING:
-    from wicketgate.engine.batch import Batch, Prefill, Scoring
+    from wicketgate.engine.batch import Batch, JobWork, Prefill
     from wicketgate.engine.kv_cache import KvCache
     from wicketgate.engine.news import News
-    from wicketgate.engine.wire import Score, Warm
+    from wicketgate.engine.wire import JobMessage, Warm
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,16 @@ class WarmJob:
 
 
 @dataclass(slots=True, eq=False)
-class ScoreJob:
-    """A Score between its arrival and its answer; the scheduler treats it like a prompt."""
+class Job:
+    """A job between its arrival and its answer; the scheduler treats it like a prompt."""
 
-    message: Score
+    message: JobMessage
     arrived_s: float
     remaining_tokens: int
     due_s: float = math.inf
     """When it may be overtaken no longer."""
-    scoring: Scoring | None = None
-    cached_tokens: int = 0
+    work: JobWork | None = None
+    """What computes it, once it was begun."""
 
     @property
     def id(self) -> int:
@@ -53,30 +53,48 @@ class ScoreJob:
         return self.message.priority
 
     @property
+    def salt(self) -> str:
+        """Whose KV it may use, and who may use what is kept of it."""
+        return "" if isinstance(self.message, Embed) else self.message.salt
+
+    @property
     def context_tokens(self) -> int:
-        """Its items are many short prompts."""
-        return 0
+        """How many tokens have KV; of many short prompts few at a time, which counts as none."""
+        message = self.message
+        return len(message.prompt) - self.remaining_tokens if isinstance(message, Assess) else 0
 
 
-def score_tokens(message: Score) -> int:
-    """Estimate how many tokens a score computes."""
-    label_tokens = sum(len(label) - 1 for label in message.labels)
-    return len(message.query) + sum(len(item) + label_tokens for item in message.items)
+def job_tokens(message: JobMessage) -> int:
+    """Estimate how many tokens a job computes."""
+    match message:
+        case Score():
+            label_tokens = sum(len(label) - 1 for label in message.labels)
+            return len(message.query) + sum(len(item) + label_tokens for item in message.items)
+        case Assess():
+            return len(message.prompt)
+        case Embed():
+            return sum(len(prompt) for prompt in message.prompts)
 
 
 class Jobs:
-    """Warm jobs and scores by their ids, in the order of their arrival."""
+    """Jobs by their ids, in the order of their arrival."""
 
     def __init__(self, batch: Batch, cache: KvCache) -> None:
         self._batch = batch
         self._cache = cache
         self.warm: dict[int, WarmJob] = {}
-        self.scores: dict[int, ScoreJob] = {}
+        self.asked: dict[int, Job] = {}
+        """Those that are answered."""
 
     @property
     def next_warm(self) -> int | None:
         """The warm job whose turn it is."""
         return next(iter(self.warm), None)
+
+    def add(self, message: JobMessage, *, now_s: float) -> Job:
+        """Take a job that is to be answered."""
+        job = self.asked[message.id] = Job(message, now_s, job_tokens(message))
+        return job
 
     def cancel(self, key: int, news: News) -> None:
         """
@@ -85,7 +103,7 @@ class Jobs:
         Raises:
             DeviceError: the process must go.
         """
-        if self.scores.pop(key, None) is not None:
+        if self.asked.pop(key, None) is not None:
             news.done.append(Done(key, "cancelled"))
             return
         job = self.warm.pop(key, None)
@@ -134,31 +152,37 @@ class Jobs:
         del self.warm[key]
         news.warmed.append(key)
 
-    def advance_score(self, key: int, tokens: int, news: News) -> None:
+    def advance(self, key: int, tokens: int, news: News) -> None:
         """
-        Compute a chunk of a score, which is answered when it is done.
+        Compute a chunk of a job, which is answered as far as it is done.
 
         Raises:
             DeviceError: the process must go.
         """
-        job = self.scores[key]
-        message = job.message
+        job = self.asked[key]
         try:
-            if job.scoring is None:
-                hit = self._cache.find(message.query, salt=message.salt)
-                job.cached_tokens = hit.shared_tokens if hit else 0
-                job.scoring = self._batch.score(message, hit)
-            job.scoring.advance(tokens)
-            job.remaining_tokens = job.scoring.remaining_tokens
+            work = job.work = job.work or self._begin(job.message)
+            work.advance(tokens)
+            job.remaining_tokens = work.remaining_tokens
+            news.answers += work.parts()
             if job.remaining_tokens:
                 return
-            news.scored.append(Scored(key, job.scoring.logprobs(), job.cached_tokens))
+            kept = work.kept() if self._cache.max_bytes else None
+            if kept is not None and len(kept.tokens) >= MIN_KEPT_TOKENS:
+                news.keep(self._cache, key, kept, salt=job.salt, is_whole=False)
             news.done.append(Done(key, "stop"))
         except DeviceError:
             raise
         except RowError as error:
             news.done.append(Done(key, "refused", str(error)))
         except Exception as error:  # it computes beside the streams: the fault is its own
-            log.exception("score_failed")
-            news.done.append(Done(key, "error", f"the engine failed to score: {type(error).__name__}"))
-        del self.scores[key]
+            log.exception("job_failed")
+            kind = type(job.message).__name__.lower()
+            news.done.append(Done(key, "error", f"the engine failed to {kind}: {type(error).__name__}"))
+        del self.asked[key]
+
+    def _begin(self, message: JobMessage) -> JobWork:
+        hit = None
+        if isinstance(message, Score) and message.query:
+            hit = self._cache.find(message.query, salt=message.salt)
+        return self._batch.begin(message, hit)

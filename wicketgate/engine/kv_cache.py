@@ -254,9 +254,9 @@ class KvCache:
         )
 
     def close(self, timeout_s: float) -> None:
-        """Finish what is being written, waiting at most so long; nothing is kept or loaded after it."""
+        """Write what is not on disk yet, waiting at most so long; nothing is kept or loaded after it."""
         if self._disk is not None:
-            self._disk.close(timeout_s)
+            self._disk.close(timeout_s, rest=[entry for _, entry, _ in self._store.entries()])
 
     def _listed(self, now_s: float) -> list[CacheEntry]:
         on_disk = {entry.digest: (entry, age_s) for entry, age_s in self._disk.listed()} if self._disk else {}

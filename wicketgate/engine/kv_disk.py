@@ -20,7 +20,7 @@ from wicketgate.engine.kv_shelf import KvShelf, NotStorableError
 from wicketgate.engine.kv_store import Entry, common_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from wicketgate.engine.kv_file import KvHeader
 
@@ -185,20 +185,29 @@ class KvDisk:
         """Write a prefix in the background, unless the disk holds about as much of it already."""
         if entry.is_pinned:
             self._shelf.pin(entry.digest)
-        saved_tokens = self._shelf.held_tokens(entry.tokens, salt=entry.salt)
-        if len(entry.tokens) - saved_tokens < MIN_SAVED_TOKENS:
-            return
         with self._changed:
-            is_off = self._is_off or self._is_closing or self._clock() < self._no_writes_until_s
-            if is_off or any(_serves_as(queued, entry) for queued in self._unsaved.values()):
-                return
-            for digest, queued in list(self._unsaved.items()):
-                if _serves_as(entry, queued):
-                    del self._unsaved[digest]
-            self._unsaved[entry.digest] = entry
-            while len(self._unsaved) > 1 and self._unsaved_bytes() > self._max_unsaved_bytes:
-                self._unsaved.popitem(last=False)
-            self._changed.notify_all()
+            if self._queue(entry):
+                while len(self._unsaved) > 1 and self._unsaved_bytes() > self._max_unsaved_bytes:
+                    self._unsaved.popitem(last=False)
+                self._changed.notify_all()
+
+    def _queue(self, entry: Entry[object]) -> bool:
+        """Note a prefix to be written; returns whether it is wanted on the disk."""
+        if not self._is_missing(entry):
+            return False
+        is_off = self._is_off or self._is_closing or self._clock() < self._no_writes_until_s
+        if is_off or any(_serves_as(queued, entry) for queued in self._unsaved.values()):
+            return False
+        for digest, queued in list(self._unsaved.items()):
+            if _serves_as(entry, queued):
+                del self._unsaved[digest]
+        self._unsaved[entry.digest] = entry
+        return True
+
+    def _is_missing(self, entry: Entry[object]) -> bool:
+        """Tell whether the disk holds too little of a prefix."""
+        saved_tokens = self._shelf.held_tokens(entry.tokens, salt=entry.salt)
+        return len(entry.tokens) - saved_tokens >= MIN_SAVED_TOKENS
 
     def drop_unsaved(self, spared: Collection[str]) -> None:
         """Forget what waits to be written, but for these digests, for the memory that it holds."""
@@ -234,9 +243,17 @@ class KvDisk:
         """Wait at most so long until what is on the shelf is known."""
         return self._scanned.wait(timeout_s)
 
-    def close(self, timeout_s: float) -> None:
-        """Write what waits, for at most so long, and end the thread."""
+    def close(self, timeout_s: float, *, rest: Iterable[Entry[object]] = ()) -> None:
+        """
+        Write what waits, for at most so long, and end the thread.
+
+        Args:
+            timeout_s: How long the writing may take.
+            rest: What memory holds, the most wanted first: what is not on disk is written after what waits.
+        """
         with self._changed:
+            for entry in rest:
+                self._queue(entry)
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(timeout_s)
@@ -279,7 +296,9 @@ class KvDisk:
             if not self._unsaved:
                 return not self._is_closing
             _, entry = self._unsaved.popitem(last=False)
-        self._save(entry)
+        # It may have been queued while the same was being written.
+        if self._is_missing(entry):
+            self._save(entry)
         return not self._is_abandoned
 
     def _is_wanted(self) -> bool:

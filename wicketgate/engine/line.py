@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from wicketgate.engine.wire import Splitter, WireError, decode_from_host, encode
+from wicketgate.engine.frames import Splitter, WireError
+from wicketgate.engine.wire import decode_from_host, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

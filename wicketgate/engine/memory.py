@@ -245,6 +245,12 @@ class Budget:
         )
         return int((self.weights_bytes + kv_bytes + chunk_bytes) * (1 + self.margin_ratio))
 
+    @property
+    def kv_limit_bytes(self) -> int:
+        """How much KV there may be at most, beside the weights and a chunk's work."""
+        chunk_bytes = self.chunk_tokens * self.transient_token_bytes
+        return max(0, int(self.limit_bytes / (1 + self.margin_ratio)) - self.weights_bytes - chunk_bytes)
+
     def fits(self, groups: Sequence[tuple[int, int]]) -> bool:
         """Say whether these rows could run together."""
         return self.needed_bytes(groups) <= self.limit_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wicketgate.engine.wire import Done, Load, Scored, Started, Step, Token
+from wicketgate.engine.wire import Done, Load, Part, Started, Step, Token
 
 if TYPE_CHECKING:
     from wicketgate.engine.batch import Prefix
@@ -22,7 +22,7 @@ class News:
     warmed: list[int] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     evicted: list[int] = field(default_factory=list)
-    scored: list[Scored] = field(default_factory=list)
+    answers: list[Part] = field(default_factory=list)
     asked: bool = False
     """Whether the gateway waits for a Step, whatever is in it: it is how a Tune is acknowledged."""
 
@@ -37,7 +37,7 @@ class News:
             or self.warmed
             or self.kept
             or self.evicted
-            or self.scored
+            or self.answers
         )
 
     def keep(
@@ -79,7 +79,7 @@ class News:
             warmed=self.warmed,
             kept=self.kept,
             evicted=self.evicted,
-            scored=self.scored,
+            answers=self.answers,
             load=load,
             is_early=is_early,
         )

@@ -8,6 +8,7 @@ estimates).
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,13 @@ def drawn_token(*, seed: int, stream_seed: int, position: int, vocabulary_size: 
 def drawn_logprob(*, seed: int, item: Sequence[int], label: Sequence[int]) -> float:
     """Return a log-probability between -10 and 0 for a label after an item: always the same one."""
     return -10.0 * _unit(seed, len(item), *item, len(label), *label)
+
+
+def drawn_vector(*, seed: int, prompt: Sequence[int], size: int) -> list[float]:
+    """Return a vector of length 1 for a prompt: always the same one."""
+    numbers = [_unit(seed, place, len(prompt), *prompt) - 0.5 for place in range(size)]
+    length = math.hypot(*numbers)
+    return [number / length for number in numbers]
 
 
 def _unit(*words: int) -> float:

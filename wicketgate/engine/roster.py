@@ -70,6 +70,13 @@ class Roster:
         """KV of the streams that gave way."""
         return sum(stream.held.size_bytes for stream in self.waiting.values() if stream.held is not None)
 
+    @property
+    def loaded_bytes(self) -> int:
+        """KV that came from disk, in hand for streams that still wait."""
+        return sum(
+            stream.loaded.entry.size_bytes for stream in self.waiting.values() if stream.loaded is not None
+        )
+
     def reserved(self) -> list[tuple[int, int]]:
         """Return (1, tokens) of each prompt that will be a row, and of each stream that gave way."""
         held = [stream for stream in self.waiting.values() if stream.held is not None]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from wicketgate.engine.batch import Chunk
-    from wicketgate.engine.jobs import ScoreJob
+    from wicketgate.engine.jobs import Job
     from wicketgate.engine.memory import Budget
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.pace import Pace
@@ -45,8 +45,8 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreChunk:
-    """Compute about so many tokens of a score."""
+class JobChunk:
+    """Compute about so many tokens of a job."""
 
     id: int
     tokens: int
@@ -65,7 +65,7 @@ class Decode:
     """Give every row its next token."""
 
 
-Action = Start | Preempt | Refuse | Compute | ScoreChunk | WarmChunk | Decode
+Action = Start | Preempt | Refuse | Compute | JobChunk | WarmChunk | Decode
 NOTHING: Final[tuple[Action, ...]] = ()
 DECODE: Final[tuple[Action, ...]] = (Decode(),)
 
@@ -111,7 +111,8 @@ class Scene:
     prompts: Mapping[int, Stream]
     """In the batch, and not yet decoding."""
     waiting: Mapping[int, Stream]
-    scores: Mapping[int, ScoreJob]
+    jobs: Mapping[int, Job]
+    """What is answered beside the streams."""
     warm: int | None = None
     """The warm job whose turn it is."""
     on_trial: Collection[int] = ()

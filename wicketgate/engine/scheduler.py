@@ -30,9 +30,9 @@ from wicketgate.engine.scene import (
     NOTHING,
     Compute,
     Decode,
+    JobChunk,
     Preempt,
     Refuse,
-    ScoreChunk,
     Start,
     WarmChunk,
 )
@@ -40,7 +40,7 @@ from wicketgate.engine.scene import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wicketgate.engine.jobs import ScoreJob
+    from wicketgate.engine.jobs import Job
     from wicketgate.engine.pace import Pace
     from wicketgate.engine.scene import Action, Limits, Scene
     from wicketgate.engine.streams import Stream
@@ -70,7 +70,7 @@ def plan(scene: Scene) -> tuple[Action, ...]:
     if scene.on_trial:
         return _trial(scene)
     always = DECODE if scene.rows else NOTHING
-    if not (scene.waiting or scene.prompts or scene.scores or scene.warm is not None):
+    if not (scene.waiting or scene.prompts or scene.jobs or scene.warm is not None):
         return always
     if not scene.limits.prefill_turn or (scene.rows and scene.debt_s > 0.0):
         return always
@@ -117,7 +117,7 @@ class _Draft:
         self._groups = list(scene.groups)
         self._moves: list[Action] = []
         self._chunks: list[Chunk] = []
-        self._scores: list[Action] = []
+        self._jobs: list[Action] = []
         self._victims: set[int] = set()
         self._short: list[int] = []
         """Tokens of the prompts that go side by side."""
@@ -130,9 +130,9 @@ class _Draft:
             # None of those that come first gets a place: whoever has one must get on, or nobody ever does.
             self._fill(heapq.nsmallest(most, filter(self._has_place, self._candidates()), key=self._rank))
         chunks: list[Action] = [Compute(tuple(self._chunks))] if self._chunks else []
-        return [*self._moves, *chunks, *self._scores]
+        return [*self._moves, *chunks, *self._jobs]
 
-    def _fill(self, candidates: Iterable[Stream | ScoreJob]) -> None:
+    def _fill(self, candidates: Iterable[Stream | Job]) -> None:
         """Give the step's time to these, in order."""
         scene, limits = self._scene, self._limits
         time_s = chunk_time_s(limits, scene.pace) if scene.rows else _idle_s(limits)
@@ -152,28 +152,28 @@ class _Draft:
                 time_s -= cost_s
                 left -= cost_tokens
 
-    def _has_place(self, work: Stream | ScoreJob) -> bool:
+    def _has_place(self, work: Stream | Job) -> bool:
         """Say whether someone is in the batch, needs no place in it, or has the memory for it in hand."""
         stream = self._scene.waiting.get(work.id)
         return stream is None or stream.held is not None
 
     @property
     def _computes(self) -> bool:
-        return bool(self._chunks or self._scores)
+        return bool(self._chunks or self._jobs)
 
-    def _cost_tokens(self, work: Stream | ScoreJob, tokens: int) -> int:
+    def _cost_tokens(self, work: Stream | Job, tokens: int) -> int:
         """Return what a chunk costs besides those chosen before, in tokens: side by side some are padding."""
         if not self._is_short(work, tokens):
             return tokens
         return padded([*self._short, tokens]) - padded(self._short)
 
-    def _is_short(self, work: Stream | ScoreJob, tokens: int) -> bool:
-        return work.id not in self._scene.scores and is_short(work, tokens)
+    def _is_short(self, work: Stream | Job, tokens: int) -> bool:
+        return work.id not in self._scene.jobs and is_short(work, tokens)
 
-    def _candidates(self) -> Iterable[Stream | ScoreJob]:
+    def _candidates(self) -> Iterable[Stream | Job]:
         scene = self._scene
         yield from scene.prompts.values()
-        yield from scene.scores.values()
+        yield from scene.jobs.values()
         if scene.starts:
             urgent = self._least_urgent_inside() if self._free <= 0 or not scene.admits else None
             for stream in scene.waiting.values():
@@ -185,7 +185,7 @@ class _Draft:
         inside = (*self._scene.rows.values(), *self._scene.prompts.values())
         return max((stream.priority for stream in inside), default=-1)
 
-    def _rank(self, work: Stream | ScoreJob) -> tuple[int, int, float, float, int]:
+    def _rank(self, work: Stream | Job) -> tuple[int, int, float, float, int]:
         if work.due_s <= self._scene.now_s:
             return work.priority, 0, work.due_s, 0.0, work.id
         return work.priority, 1, float(work.remaining_tokens), work.arrived_s, work.id
@@ -231,23 +231,23 @@ class _Draft:
         ]
         return max(able, key=lambda stream: (stream.priority, -stream.kv_tokens), default=None)
 
-    def _add(self, work: Stream | ScoreJob, tokens: int) -> None:
-        if work.id in self._scene.scores:
-            self._scores.append(ScoreChunk(work.id, tokens))
+    def _add(self, work: Stream | Job, tokens: int) -> None:
+        if work.id in self._scene.jobs:
+            self._jobs.append(JobChunk(work.id, tokens))
             return
         if self._is_short(work, tokens):
             self._short.append(tokens)
         self._chunks.append(Chunk(work.id, tokens))
 
 
-def _tokens(scene: Scene, work: Stream | ScoreJob, time_s: float, most: int) -> int:
+def _tokens(scene: Scene, work: Stream | Job, time_s: float, most: int) -> int:
     pace, context_tokens = scene.pace, work.context_tokens
     if work.remaining_tokens <= pace.tokens_within(WHOLE_RATIO * time_s, context_tokens=context_tokens):
         return min(work.remaining_tokens, most)
     return min(most, pace.tokens_within(time_s, context_tokens=context_tokens))
 
 
-def is_short(work: Stream | ScoreJob, tokens: int) -> bool:
+def is_short(work: Stream | Job, tokens: int) -> bool:
     """Say whether a chunk of so many tokens is a whole prompt that goes side by side with others."""
     return work.context_tokens == 0 and tokens == work.remaining_tokens <= SHORT_PROMPT_TOKENS
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from wicketgate.engine.batch import SHORT_PROMPT_TOKENS, DeviceError, Emitted, MemoryUse, Prefix, RowError
+from wicketgate.engine.jobs import job_tokens
 from wicketgate.engine.memory import cache_limit
-from wicketgate.engine.plant import Plant, PlantParams, drawn_logprob, drawn_token
-from wicketgate.engine.wire import PROTOCOL_VERSION, Ready, Submit, Token
+from wicketgate.engine.plant import Plant, PlantParams, drawn_logprob, drawn_token, drawn_vector
+from wicketgate.engine.wire import (
+    PROTOCOL_VERSION,
+    Assess,
+    Assessed,
+    Embed,
+    Embedded,
+    Ready,
+    Score,
+    Scored,
+    Submit,
+    Token,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,9 +32,11 @@ if TYPE_CHECKING:
     from wicketgate.engine.batch import Chunk
     from wicketgate.engine.kv_store import Hit
     from wicketgate.engine.options import HostOptions
-    from wicketgate.engine.wire import Score
+    from wicketgate.engine.wire import JobMessage, Part
 
 DEFAULT_CONTEXT_TOKENS: Final = 32_768
+VECTOR_SIZE: Final = 32
+"""Of an embedding."""
 LOGPROB: Final = -1.0
 """Reported for every token when asked; alternatives are the next ids, each one less likely by 1."""
 
@@ -248,10 +263,10 @@ class SimulatedBatch:
         """Begin to compute a prefix beside the streams."""
         return SimulatedPrefill(self, list(prompt), self.reused(-1, prompt, hit))
 
-    def score(self, message: Score, hit: Hit[object] | None) -> SimulatedScoring:
-        """Begin to rate labels."""
-        reused_tokens = self.reused(message.id, message.query, hit)
-        return SimulatedScoring(self, message, reused_tokens, seed=self._options.seed)
+    def begin(self, message: JobMessage, hit: Hit[object] | None) -> SimulatedJob:
+        """Begin a job."""
+        reused_tokens = self.reused(message.id, message.query, hit) if isinstance(message, Score) else 0
+        return SimulatedJob(self, message, reused_tokens, seed=self._options.seed)
 
     def compute_beside(self, tokens: int, *, context_tokens: int) -> None:
         """Wait as long as so many tokens take."""
@@ -284,27 +299,64 @@ class SimulatedPrefill:
         return self._batch.prefix_of(self._prompt[: len(self._prompt) - self.remaining_tokens])
 
 
-class SimulatedScoring:
-    """A Score being computed: any label is about as likely as any other, and always as likely."""
+class SimulatedJob:
+    """A job being computed: any token is about as likely as any other, and always as likely."""
 
-    def __init__(self, batch: SimulatedBatch, message: Score, cached_tokens: int, *, seed: int) -> None:
+    def __init__(self, batch: SimulatedBatch, message: JobMessage, reused_tokens: int, *, seed: int) -> None:
         self._batch = batch
         self._message = message
+        self._reused_tokens = reused_tokens
         self._seed = seed
-        label_tokens = sum(len(label) - 1 for label in message.labels)
-        item_tokens = sum(len(item) + label_tokens for item in message.items)
-        self.remaining_tokens = len(message.query) - cached_tokens + item_tokens
+        self._assessed = 0
+        # The last token of a prompt is not computed to be assessed.
+        self.remaining_tokens = job_tokens(message) - reused_tokens - isinstance(message, Assess)
         """How many tokens are still to be computed."""
 
     def advance(self, chunk_tokens: int) -> None:
         """Compute about that many more."""
         computed = min(chunk_tokens, self.remaining_tokens)
-        self._batch.compute_beside(computed, context_tokens=0)
+        self._batch.compute_beside(computed, context_tokens=self._assessed)
         self.remaining_tokens -= computed
 
-    def logprobs(self) -> list[list[float]]:
-        """Return (items, labels) log-probabilities."""
+    def parts(self) -> list[Part]:
+        """Return what became certain of the answer since the last call."""
+        match self._message:
+            case Assess() as message:
+                return self._next_assessed(message)
+            case Score() as message if not self.remaining_tokens:
+                return [Scored(message.id, self._scores(message), self._reused_tokens)]
+            case Embed() as message if not self.remaining_tokens:
+                return [Embedded(message.id, [self._vector(prompt) for prompt in message.prompts])]
+        return []
+
+    def kept(self) -> Prefix | None:
+        """Return the KV of an assessed prompt, all but that of its last token."""
+        message = self._message
+        return self._batch.prefix_of(message.prompt[:-1]) if isinstance(message, Assess) else None
+
+    def _scores(self, message: Score) -> list[list[float]]:
         return [
-            [drawn_logprob(seed=self._seed, item=item, label=label) for label in self._message.labels]
-            for item in self._message.items
+            [drawn_logprob(seed=self._seed, item=item, label=label) for label in message.labels]
+            for item in message.items
         ]
+
+    def _next_assessed(self, message: Assess) -> list[Part]:
+        begin, self._assessed = self._assessed, len(message.prompt) - 1 - self.remaining_tokens
+        if begin == self._assessed:
+            return []
+        places = range(begin, self._assessed)
+        said = [message.prompt[place + 1] for place in places]
+        logprobs = [
+            drawn_logprob(seed=self._seed, item=[message.prompt[place]], label=[token])
+            for place, token in zip(places, said, strict=True)
+        ]
+        top = [
+            [((token + rank) % self._batch.vocabulary_size, logprob - rank) for rank in range(message.top)]
+            for token, logprob in zip(said, logprobs, strict=True)
+        ]
+        return [Assessed(message.id, logprobs, top)]
+
+    def _vector(self, prompt: Sequence[int]) -> bytes:
+        return struct.pack(
+            f"<{VECTOR_SIZE}f", *drawn_vector(seed=self._seed, prompt=prompt, size=VECTOR_SIZE)
+        )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 from wicketgate.engine.batch import DeviceError
-from wicketgate.engine.jobs import Jobs, ScoreJob, WarmJob, score_tokens
+from wicketgate.engine.jobs import Job, Jobs, WarmJob
 from wicketgate.engine.memory import Relief
 from wicketgate.engine.news import News
 from wicketgate.engine.pace import Pace
@@ -19,17 +19,17 @@ from wicketgate.engine.roster import Roster
 from wicketgate.engine.scene import (
     Compute,
     Decode,
+    JobChunk,
     Limits,
     Preempt,
     Refuse,
     Scene,
-    ScoreChunk,
     Start,
     WarmChunk,
 )
 from wicketgate.engine.scheduler import ALONE_TOKENS, due_s, is_short, padded, plan, shed
 from wicketgate.engine.streams import Stream
-from wicketgate.engine.validation import refusal, score_refusal, warm_refusal
+from wicketgate.engine.validation import job_refusal, refusal, warm_refusal
 from wicketgate.engine.wire import Done, Load, Step
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from wicketgate.engine.memory import Budget
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.scene import Action
-    from wicketgate.engine.wire import CacheQuery, CacheReport, Score, Submit, Tune, Warm
+    from wicketgate.engine.wire import CacheQuery, CacheReport, JobMessage, Submit, Tune, Warm
 
 LEARNED_TOKENS: Final = 64
 """Fewer tell more about a chunk's fixed cost than about what a token costs, unless a chunk is cut to them."""
@@ -102,7 +102,7 @@ class Stepper:
         self._limits = Limits.of(options)
         self._roster = Roster(batch, cache)
         self._jobs = Jobs(batch, cache)
-        self._arrivals: list[Stream | ScoreJob] = []
+        self._arrivals: list[Stream | Job] = []
         self._debt_s = 0.0
         self._relief = Relief(level=0)
         self._use = batch.memory()
@@ -116,7 +116,7 @@ class Stepper:
     @property
     def busy(self) -> bool:
         """Whether there is something to do or to tell."""
-        return self._roster.busy or bool(self._jobs.warm or self._jobs.scores) or self._roster.news.pending
+        return self._roster.busy or bool(self._jobs.warm or self._jobs.asked) or self._roster.news.pending
 
     @property
     def fetches(self) -> bool:
@@ -144,20 +144,30 @@ class Stepper:
             return
         self._jobs.warm[message.id] = WarmJob(message)
 
-    def score(self, message: Score) -> None:
-        """Take a score; one that cannot be run ends as refused."""
-        reason = self._taken(message.id) or score_refusal(message, **self._bounds())
+    def ask(self, message: JobMessage) -> None:
+        """Take a job that is to be answered; one that cannot be run ends as refused."""
+        reason = self._taken(message.id) or job_refusal(message, **self._bounds())
         if reason is not None:
             self._roster.news.done.append(Done(message.id, "refused", reason))
             return
-        job = ScoreJob(message, self._clock(), score_tokens(message))
-        self._jobs.scores[message.id] = job
-        self._arrivals.append(job)
+        self._arrivals.append(self._jobs.add(message, now_s=self._clock()))
 
     def cancel(self, key: int) -> None:
         """End a stream or a job before the next step; unknown ids are ignored."""
         if not self._roster.leave(key, "cancelled"):
             self._jobs.cancel(key, self._roster.news)
+
+    def close(self) -> None:
+        """
+        End everything; what was computed of it goes into the prefix cache, and with that to the disk.
+
+        Raises:
+            DeviceError: the process must go.
+        """
+        roster = self._roster
+        for key in (*roster.rows, *roster.prompts, *roster.waiting, *self._jobs.warm):
+            self.cancel(key)
+        roster.sweep(keep=self._cache.max_bytes > 0)
 
     def tune(self, message: Tune) -> None:
         """Change what the governor may move; the next Step tells that it is in force."""
@@ -186,7 +196,7 @@ class Stepper:
         return report
 
     def _taken(self, key: int) -> str | None:
-        taken = key in self._roster or key in self._jobs.scores or key in self._jobs.warm
+        taken = key in self._roster or key in self._jobs.asked or key in self._jobs.warm
         return f"the id {key} is in use" if taken else None
 
     def _bounds(self) -> Bounds:
@@ -240,8 +250,8 @@ class Stepper:
                     # Told beforehand, so that one who kills the host is known to have begun.
                     self._tell_early(began_s, roster.news.started)
                     self._compute(chunks)
-                case ScoreChunk(key, tokens):
-                    self._jobs.advance_score(key, tokens, roster.news)
+                case JobChunk(key, tokens):
+                    self._jobs.advance(key, tokens, roster.news)
                 case WarmChunk(key, tokens):
                     self._jobs.advance_warm(key, tokens, roster.news)
                 case Refuse(key):
@@ -287,10 +297,10 @@ class Stepper:
             if work.id in new:
                 work.due_s = due_s(arrived_s=work.arrived_s, first_come_s=ahead_s)
 
-    def _unfinished(self) -> list[Stream | ScoreJob]:
+    def _unfinished(self) -> list[Stream | Job]:
         """Return whose prompts are still to be computed, those that came first at the head."""
         roster = self._roster
-        return [*roster.prompts.values(), *self._jobs.scores.values(), *roster.waiting.values()]
+        return [*roster.prompts.values(), *self._jobs.asked.values(), *roster.waiting.values()]
 
     def _scene(self, now_s: float) -> Scene:
         roster, relief = self._roster, self._relief
@@ -302,7 +312,7 @@ class Stepper:
             rows=roster.rows,
             prompts=roster.prompts,
             waiting=roster.waiting,
-            scores=self._jobs.scores,
+            jobs=self._jobs.asked,
             warm=self._jobs.next_warm,
             on_trial=roster.on_trial,
             debt_s=self._debt_s,
@@ -361,6 +371,8 @@ class Stepper:
             pressure=self._relief.level,
             disk_bytes=self._cache.disk_bytes,
             preempted=sum(stream.preempted for stream in roster.waiting.values()),
+            held_bytes=use.rows_bytes + roster.held_bytes + roster.loaded_bytes,
+            kv_limit_bytes=0 if self._budget is None else self._budget.kv_limit_bytes,
         )
 
     def _tell_early(self, began_s: float, news: Sequence[object]) -> None:

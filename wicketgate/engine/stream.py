@@ -35,8 +35,8 @@ class TokenStream:
     """
     The tokens of one request.
 
-    Holds at most what the engine produced, which max_tokens bounds. `next` and `cancel` are for the consumer,
-    of which there is one; the rest is the client's.
+    Holds at most what the engine produced, which max_tokens bounds. `take`, `next`, `on_news` and `cancel`
+    are for the consumer, of which there is one; the rest is the client's.
     """
 
     def __init__(
@@ -49,6 +49,10 @@ class TokenStream:
         on_cancel: Callable[[int], None],
     ) -> None:
         self.id = stream_id
+        self.on_news: Callable[[], None] | None = None
+        """Called once for all that a step brought, in its turn of the loop, and at an end but by `cancel`."""
+        self.finished: Finished | None = None
+        """Set at the end; what came before it may still have to be taken."""
         self.cached_tokens = 0
         """Prompt tokens whose KV existed when the first host began with it."""
         self.from_disk = False
@@ -61,26 +65,35 @@ class TokenStream:
         self._emitted: list[int] = []
         self._fresh: list[int] = []
         self._logprobs: list[TokenLogprob] = []
-        self._finished: Finished | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def take(self) -> TokenChunk | None:
+        """Return all tokens since the last call; None where none has come."""
+        fresh = self._fresh
+        if not fresh:
+            return None
+        self._fresh = []
+        if self._sampling.logprobs is None:
+            return TokenChunk(tuple(fresh))
+        logprobs, self._logprobs = self._logprobs, []
+        return TokenChunk(tuple(fresh), tuple(logprobs))
 
     async def next(self) -> TokenChunk | Finished:
         """Return all tokens since the last call, waiting for one if need be; once they are out, the end."""
-        while not self._fresh:
-            if self._finished is not None:
-                return self._finished
+        while (chunk := self.take()) is None:
+            if self.finished is not None:
+                return self.finished
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        fresh, self._fresh = self._fresh, []
-        logprobs, self._logprobs = self._logprobs, []
-        return TokenChunk(tuple(fresh), tuple(logprobs) if self._sampling.logprobs is not None else None)
+        return chunk
 
     def cancel(self) -> None:
         """End the stream now; what was not yet taken is dropped. Does nothing after the end."""
-        if self._finished is None:
+        if self.finished is None:
             self._fresh.clear()
             self._logprobs.clear()
             self.finish(FinishReason.CANCELLED)
+            self._wake()
             self._on_cancel(self.id)
 
     def start(self, started: Started) -> None:
@@ -96,26 +109,31 @@ class TokenStream:
         return bool(self._emitted)
 
     def feed(self, token: Token) -> None:
-        """Add one token from the host."""
+        """Add one token from the host; `tell` follows when the step has no more."""
         self._emitted.append(token.token)
         self._fresh.append(token.token)
         if token.logprob is not None:
             self._logprobs.append(TokenLogprob(token.token, token.logprob, tuple(token.top or ())))
-        self._wake()
+
+    def tell(self) -> None:
+        """Tell the consumer that there is something to take."""
+        if self.on_news is not None:
+            self.on_news()
+        elif self._waiter is not None:
+            self._wake()
 
     def finish(self, reason: FinishReason, error: WicketgateError | None = None) -> None:
-        """Note the end; the consumer sees it after the tokens."""
-        self._finished = Finished(
+        """Note the end, which the consumer sees after the tokens; `tell` follows."""
+        self.finished = Finished(
             reason=reason,
             prompt_tokens=len(self._prompt),
             completion_tokens=len(self._emitted),
             cached_tokens=self.cached_tokens,
             error=error,
         )
-        self._wake()
 
     def finish_as(self, done: Done) -> None:
-        """Note the end that the host reported."""
+        """Note the end that the host reported; `tell` follows."""
         error = failure(done)
         self.finish(FinishReason.ERROR if error else FinishReason(done.reason), error)
 
@@ -150,7 +168,7 @@ class TokenStream:
             stop_token_ids=list(sampling.stop_token_ids),
             ignore_eos=sampling.ignore_eos,
             min_tokens=sampling.min_tokens,
-            grammar=Grammar(grammar.kind, grammar.text) if grammar else None,
+            grammar=Grammar(grammar.kind, grammar.text, grammar.starts_after) if grammar else None,
             priority=service.priority,
             salt=service.salt,
             session=service.session,

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from wicketgate.engine.wire import Assess, Embed, Grammar, Score
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from wicketgate.engine.wire import Grammar, Score, Submit, Warm
+    from wicketgate.engine.wire import JobMessage, Submit, Warm
 
 MAX_LOGPROBS: Final = 20
 MAX_LOGIT_BIASES: Final = 1024
@@ -25,6 +27,8 @@ MAX_NAME_CHARACTERS: Final = 512
 MAX_PRIORITY: Final = 9
 MAX_SCORE_ITEMS: Final = 2048
 MAX_SCORE_LABELS: Final = 256
+MAX_EMBED_PROMPTS: Final = 256
+"""Of one Embed: 256 vectors of 8,192 numbers are 8 MiB."""
 MAX_SCORE_TOKENS: Final = 1 << 20
 """Of a whole Score: its query once, each item once and each label once per item."""
 _SEEDS: Final = 1 << 64
@@ -40,9 +44,16 @@ def warm_refusal(message: Warm, *, vocabulary_size: int, context_tokens: int) ->
     return next(_warm_faults(message, vocabulary_size, context_tokens), None)
 
 
-def score_refusal(message: Score, *, vocabulary_size: int, context_tokens: int) -> str | None:
-    """Say why labels cannot be rated, or None when they can."""
-    return next(_score_faults(message, vocabulary_size, context_tokens), None)
+def job_refusal(message: JobMessage, *, vocabulary_size: int, context_tokens: int) -> str | None:
+    """Say why a job cannot be run, or None when it can."""
+    match message:
+        case Score():
+            faults = _score_faults(message, vocabulary_size, context_tokens)
+        case Assess():
+            faults = _assess_faults(message, vocabulary_size, context_tokens)
+        case Embed():
+            faults = _embed_faults(message, vocabulary_size, context_tokens)
+    return next(faults, None)
 
 
 def _submit_faults(message: Submit, vocabulary_size: int, context_tokens: int) -> Iterator[str]:
@@ -52,23 +63,44 @@ def _submit_faults(message: Submit, vocabulary_size: int, context_tokens: int) -
     yield from _penalty_faults(message)
     yield from _token_list_faults(message, vocabulary_size)
     if message.grammar is not None:
-        yield from _grammar_faults(message.grammar)
+        # Whatever is wrong with a grammar, clients of the engine know it by how the words begin.
+        yield from (f"grammar: {fault}" for fault in _grammar_faults(message.grammar, vocabulary_size))
     yield from _whole("priority", message.priority, 0, MAX_PRIORITY)
     yield from _name_faults(salt=message.salt, session=message.session)
 
 
 def _warm_faults(message: Warm, vocabulary_size: int, context_tokens: int) -> Iterator[str]:
     yield from _prompt_faults(message.prompt, vocabulary_size)
-    if len(message.prompt) > context_tokens:
-        yield f"the prompt must have at most {context_tokens} tokens, got {len(message.prompt)}: shorten it"
+    yield from _bound_faults("the prompt", message.prompt, context_tokens)
     yield from _name_faults(salt=message.salt)
+
+
+def _assess_faults(message: Assess, vocabulary_size: int, context_tokens: int) -> Iterator[str]:
+    yield from _prompt_faults(message.prompt, vocabulary_size)
+    yield from _bound_faults("the prompt", message.prompt, context_tokens)
+    yield from _whole("top", message.top, 0, MAX_LOGPROBS)
+    yield from _whole("priority", message.priority, 0, MAX_PRIORITY)
+    yield from _name_faults(salt=message.salt)
+
+
+def _embed_faults(message: Embed, vocabulary_size: int, context_tokens: int) -> Iterator[str]:
+    yield from _whole("the number of prompts", len(message.prompts), 1, MAX_EMBED_PROMPTS)
+    for prompt in message.prompts:
+        yield from _prompt_faults(prompt, vocabulary_size)
+        yield from _bound_faults("each prompt", prompt, context_tokens)
+    yield from _whole("priority", message.priority, 0, MAX_PRIORITY)
+
+
+def _bound_faults(what: str, prompt: Sequence[int], context_tokens: int) -> Iterator[str]:
+    if len(prompt) > context_tokens:
+        yield f"{what} must have at most {context_tokens} tokens, got {len(prompt)}: shorten it"
 
 
 def _score_faults(message: Score, vocabulary_size: int, context_tokens: int) -> Iterator[str]:
     yield from _whole("the number of items", len(message.items), 1, MAX_SCORE_ITEMS)
     yield from _whole("the number of labels", len(message.labels), 1, MAX_SCORE_LABELS)
-    if not message.query:
-        yield "the query must have at least 1 token, got 0"
+    if not message.query and not all(message.items):
+        yield "query and item together must have at least 1 token, got 0"
     if not all(message.labels):
         yield "each label must have at least 1 token, got one of 0"
     for what, rows in (("query", [message.query]), ("items", message.items), ("labels", message.labels)):
@@ -154,15 +186,17 @@ def _token_list_faults(message: Submit, vocabulary_size: int) -> Iterator[str]:
         yield from _number("values of logit_bias", value, -100.0, 100.0)
 
 
-def _grammar_faults(grammar: Grammar) -> Iterator[str]:
+def _grammar_faults(grammar: Grammar, vocabulary_size: int) -> Iterator[str]:
     # Characters first: what is far too long is not encoded to be counted.
     size_bytes = len(grammar.text)
     if size_bytes <= MAX_GRAMMAR_BYTES:
         size_bytes = len(grammar.text.encode("utf-8", "surrogatepass"))
     if size_bytes > MAX_GRAMMAR_BYTES:
-        yield f"a grammar must be at most {MAX_GRAMMAR_BYTES} bytes, got {size_bytes}: simplify it"
+        yield f"it must be at most {MAX_GRAMMAR_BYTES} bytes, got {size_bytes}: simplify it"
     if grammar.kind != "json_object" and not grammar.text.strip():
-        yield f"a grammar of kind {grammar.kind} must not be empty"
+        yield f"of kind {grammar.kind} it must not be empty"
+    if grammar.starts_after is not None:
+        yield from _whole("starts_after", grammar.starts_after, 0, vocabulary_size - 1)
 
 
 def _name_faults(**names: str) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """
-What gateway and engine host say to each other: msgpack messages behind a 4-byte little-endian length.
+What gateway and engine host say to each other: msgpack messages in frames.
 
 Token ids only, never text. From the host one `Step` goes out per engine step and carries the news of all
 streams. Times are CLOCK_MONOTONIC seconds, which both processes on one machine share.
@@ -7,23 +7,16 @@ streams. Times are CLOCK_MONOTONIC seconds, which both processes on one machine 
 
 from __future__ import annotations
 
-import struct
 from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 2
+from wicketgate.engine.frames import WireError, framed
+
+PROTOCOL_VERSION: Final = 3
 """Sent in Ready; a gateway refuses a host of another version."""
-MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-"""A longer message is a broken peer."""
 SOCKET_BUFFER_BYTES: Final = 1024 * 1024
 """Of both ends, both ways; macOS would give 8 KiB."""
-
-_LENGTH = struct.Struct("<I")
-
-
-class WireError(ValueError):
-    """The peer sent what cannot be a message."""
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -32,6 +25,8 @@ class Grammar(msgspec.Struct, frozen=True):
     kind: Literal["json_object", "json_schema", "regex", "lark"]
     text: str = ""
     """The schema as JSON, the expression, or the grammar; empty for json_object."""
+    starts_after: int | None = None
+    """Token id after whose first appearance in the answer it holds; None: from the first token."""
 
 
 class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True):
@@ -101,6 +96,40 @@ class Score(msgspec.Struct, tag="score", frozen=True, kw_only=True):
     """Tokens of each label, at least one; longer ones are computed by teacher forcing."""
     priority: int = 2
     salt: str = ""
+
+
+class Assess(msgspec.Struct, tag="assess", frozen=True, kw_only=True):
+    """
+    Tell how likely each token of a prompt is after those before it.
+
+    Answered by Assessed parts, as it is computed, and a Done of reason stop; or by a Done that says why not.
+    """
+
+    id: int
+    prompt: list[int]
+    top: int = 0
+    """How many of the likeliest tokens are told for each place."""
+    priority: int = 2
+    salt: str = ""
+    """The KV that is computed is kept for requests of this salt."""
+
+
+class Embed(msgspec.Struct, tag="embed", frozen=True, kw_only=True):
+    """
+    Pool the last hidden states of each of several prompts into one vector.
+
+    Answered by one Embedded and a Done of reason stop, or by a Done that says why not.
+    """
+
+    id: int
+    prompts: list[list[int]]
+    pooling: Literal["mean", "last"] = "last"
+    """Of all tokens, or that of the last one."""
+    priority: int = 2
+
+
+JobMessage = Score | Assess | Embed
+"""What is computed beside the streams and answered."""
 
 
 class Tune(msgspec.Struct, tag="tune", frozen=True, kw_only=True):
@@ -178,7 +207,7 @@ class Done(msgspec.Struct, array_like=True, frozen=True):
     """For refused and error: what is wrong, without prompt text."""
 
 
-class Scored(msgspec.Struct, array_like=True, frozen=True):
+class Scored(msgspec.Struct, tag="scored", array_like=True, frozen=True):
     """The answer to a Score."""
 
     id: int
@@ -186,6 +215,28 @@ class Scored(msgspec.Struct, array_like=True, frozen=True):
     """(items, labels): natural logarithm of each label's probability, summed over its tokens."""
     cached_tokens: int = 0
     """Of the query, found in the prefix store."""
+
+
+class Assessed(msgspec.Struct, tag="assessed", array_like=True, frozen=True):
+    """The next part of the answer to an Assess; the first one begins with the prompt's second token."""
+
+    id: int
+    logprobs: list[float]
+    """Of each token, natural logarithm."""
+    top: list[list[tuple[int, float]]]
+    """Of each token's place, the likeliest, best first."""
+
+
+class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
+    """The answer to an Embed."""
+
+    id: int
+    vectors: list[bytes]
+    """Of each prompt: little-endian float32, of length 1."""
+
+
+Part = Scored | Assessed | Embedded
+"""Of the answer to a job; all of it, but for Assessed."""
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True):
@@ -208,6 +259,10 @@ class Load(msgspec.Struct, array_like=True, frozen=True):
     """KV on disk."""
     preempted: int = 0
     """Of those that wait: streams that had begun and gave way."""
+    held_bytes: int = 0
+    """Of `kv_bytes`, what cannot be evicted: of running streams, and in hand for those that wait."""
+    kv_limit_bytes: int = 0
+    """How much KV there may be at most, beside the weights and a step's work; 0 where nothing bounds it."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):
@@ -227,7 +282,8 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):
     """Ids of streams and warm jobs whose KV is now in the prefix store."""
     evicted: list[int] = []
     """Ids whose KV left the prefix store."""
-    scored: list[Scored] = []
+    answers: list[Part] = []
+    """Of jobs."""
     load: Load
     is_early: bool = False
     """Sent in the middle of a step: news that must not wait for the rows' next tokens."""
@@ -286,7 +342,7 @@ class Fatal(msgspec.Struct, tag="fatal", frozen=True):
     message: str
 
 
-ToHost = Submit | Cancel | Warm | Score | Tune | CacheQuery | Stop
+ToHost = Submit | Cancel | Warm | Score | Assess | Embed | Tune | CacheQuery | Stop
 FromHost = Ready | Step | Beat | CacheReport | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
@@ -297,40 +353,6 @@ _from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost
 def encode(message: ToHost | FromHost) -> bytes:
     """Encode one message with its length in front."""
     return framed(_encoder.encode(message))
-
-
-def framed(body: bytes) -> bytes:
-    """Put its length in front of a message body, as `Splitter` takes it off."""
-    return _LENGTH.pack(len(body)) + body
-
-
-class Splitter:
-    """Cuts a byte stream into message bodies; keeps the rest for the next call."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """
-        Add received bytes and return the bodies that are complete.
-
-        Raises:
-            WireError: a length is over MAX_MESSAGE_BYTES.
-        """
-        self._buffer += data
-        bodies = []
-        at = 0
-        while len(self._buffer) - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, at)
-            if length > MAX_MESSAGE_BYTES:
-                raise WireError(f"a message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
-            end = at + _LENGTH.size + length
-            if end > len(self._buffer):
-                break
-            bodies.append(bytes(self._buffer[at + _LENGTH.size : end]))
-            at = end
-        del self._buffer[:at]
-        return bodies
 
 
 def decode_to_host(body: bytes) -> ToHost:

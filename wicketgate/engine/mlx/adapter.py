@@ -9,22 +9,25 @@ import mlx.core as mx
 from wicketgate.engine.batch import MemoryUse, RowError
 from wicketgate.engine.grouping import StepCost, cut, merger, place
 from wicketgate.engine.mlx import caches, prefill
+from wicketgate.engine.mlx.assessing import MlxAssessing
+from wicketgate.engine.mlx.embedding import MlxEmbedding
 from wicketgate.engine.mlx.network import Network
 from wicketgate.engine.mlx.prefill import MlxPrefill, Prompt
 from wicketgate.engine.mlx.rows import Row
 from wicketgate.engine.mlx.sampling import row_state
 from wicketgate.engine.mlx.scoring import MlxScoring
+from wicketgate.engine.wire import Assess, Embed, Score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.engine.batch import Chunk, Emitted, Prefix
+    from wicketgate.engine.batch import Chunk, Emitted, JobWork, Prefix
     from wicketgate.engine.kv_store import Hit
     from wicketgate.engine.mlx.drafting import Speculation
     from wicketgate.engine.mlx.masks import Grammars, Mask
     from wicketgate.engine.mlx.rows import Group
     from wicketgate.engine.options import HostOptions
-    from wicketgate.engine.wire import Score, Submit
+    from wicketgate.engine.wire import JobMessage, Submit
 
 
 class MlxBatch:
@@ -149,14 +152,23 @@ class MlxBatch:
         """Begin to compute a prefix beside the streams."""
         return MlxPrefill(self.network, prompt, hit)
 
-    def score(self, message: Score, hit: Hit[object] | None) -> MlxScoring:
-        """Begin to rate labels; a hit holds leading tokens of the query."""
-        return MlxScoring(
-            self.network,
-            message,
-            hit,
-            vocabulary_size=self.vocabulary_size,
-        )
+    def begin(self, message: JobMessage, hit: Hit[object] | None) -> JobWork:
+        """
+        Begin a job; a hit holds leading tokens of a Score's query.
+
+        Raises:
+            RowError: the model gives no hidden states.
+        """
+        network, vocabulary_size = self.network, self.vocabulary_size
+        match message:
+            case Score():
+                return MlxScoring(network, message, hit, vocabulary_size=vocabulary_size)
+            case Assess():
+                return MlxAssessing(network, message, vocabulary_size=vocabulary_size)
+            case Embed():
+                if not network.has_states:
+                    raise RowError(message.id, "embeddings: this model gives no hidden states")
+                return MlxEmbedding(network, message)
 
     # Rows
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.mlx.mask_wire import Close, decode_state, encode
-from wicketgate.engine.wire import Splitter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

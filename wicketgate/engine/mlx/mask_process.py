@@ -18,11 +18,12 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.mlx.mask_wire import (
     Close,
     Consume,
@@ -33,7 +34,9 @@ from wicketgate.engine.mlx.mask_wire import (
     decode_to_masks,
     encode,
 )
-from wicketgate.engine.wire import Grammar, Splitter
+
+if TYPE_CHECKING:
+    from wicketgate.engine.wire import Grammar
 
 OPEN_CPU_S: Final = 0.3
 """A schema of 30 KB with 80 objects takes 0.07 s (Linux CPU)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from wicketgate.engine.wire import Grammar, framed
+from wicketgate.engine.frames import framed
+from wicketgate.engine.wire import Grammar  # noqa: TC001  msgspec looks it up when it makes a decoder
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):

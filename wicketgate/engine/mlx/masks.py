@@ -44,8 +44,12 @@ class Mask:
         self._grammars = grammars
         self.key = key
         self.grammar = grammar
-        self.tokens = list(tokens)
+        self._is_waiting = grammar.starts_after is not None
+        """For the token that it starts after."""
+        self.tokens: list[int] = []
         """What was emitted under it."""
+        for token in tokens:
+            self._takes(token)
         self.state = State()
         """After the last token that was answered."""
         self.faults = 0
@@ -53,9 +57,16 @@ class Mask:
 
     def advance(self, token: int) -> None:
         """Take in the row's last token; what it leads to is computed once anybody asks, for all rows."""
-        self.tokens.append(token)
-        if not self.has_ended:
+        if self._takes(token) and not self.has_ended:
             self._grammars.consume(self, token)
+
+    def _takes(self, token: int) -> bool:
+        """Note a token; returns whether it is one under the grammar."""
+        if self._is_waiting:
+            self._is_waiting = token != self.grammar.starts_after
+            return False
+        self.tokens.append(token)
+        return True
 
     @property
     def has_ended(self) -> bool:
@@ -68,7 +79,7 @@ class Mask:
         self._grammars.settle(self)
         if self.state.error:
             return "error"
-        return "stop" if self.state.is_over else None
+        return "stop" if self.state.is_over and not self._is_waiting else None
 
     def allowed(self, *, barred: Iterable[int] = ()) -> npt.NDArray[np.uint32]:
         """
@@ -78,13 +89,14 @@ class Mask:
             barred: Tokens to leave out, unless nothing else is allowed.
 
         Returns:
-            (ceil(vocabulary / 32),) words of a bit per token id, the lowest first; all bits where the row has
-            ended, so that something can be drawn and thrown away.
+            (ceil(vocabulary / 32),) words of a bit per token id, the lowest first; all bits where the grammar
+            does not hold yet, and where the row has ended, so that something can be drawn and thrown away.
         """
         self._grammars.settle(self)
-        if self.has_ended:
-            return np.full(self._grammars.words, 0xFFFFFFFF, dtype=np.uint32)
-        words = np.frombuffer(self.state.words, dtype="<u4").astype(np.uint32)
+        if self._is_waiting or self.has_ended:
+            words = np.full(self._grammars.words, 0xFFFFFFFF, dtype=np.uint32)
+        else:
+            words = np.frombuffer(self.state.words, dtype="<u4").astype(np.uint32)
         rest = words.copy()
         for token in barred:
             rest[token // 32] &= ~np.uint32(1 << token % 32)

@@ -9,7 +9,7 @@ chunk of 128 to 1,024 tokens it costs 1.2 to 1.6 times the chunk (5.8 M paramete
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FAILURES: Final = ("[METAL]", "Insufficient Memory")
 """What mlx's messages about a failed command buffer contain, whoever caught them first."""
 
+BODIES: Final = ("model", "transformer", "backbone")
+"""What mlx-lm's models call the part of them that gives hidden states."""
 GROWTH_TOKENS: Final = 256
 """A multiple of the steps in which mlx-lm's caches grow."""
 
@@ -38,6 +40,7 @@ class Network:
         self._stream = mx.new_thread_local_stream(mx.default_device())
         with self.computing():
             self._seam = _seam(model)
+            self._body = _body(model)
         parts = self.new_cache()
         self.has_plain_cache = all(type(part) is KVCache for part in parts)
         """Whether KV is nothing but one entry a token: it can be cut anywhere, and padded on the right."""
@@ -61,6 +64,11 @@ class Network:
     def has_seam(self) -> bool:
         """Whether the head can be run on some positions only."""
         return self._seam is not None
+
+    @property
+    def has_states(self) -> bool:
+        """Whether the model's last hidden states can be had."""
+        return self._body is not None
 
     def _measured_kv_bytes(self) -> int:
         sizes: list[int] = []
@@ -101,6 +109,29 @@ class Network:
     def logits(self, tokens: Any, cache: list[Any]) -> Any:
         """Add the KV of (rows, n) tokens and return (rows, n, vocabulary) logits."""
         return self._model(tokens, cache=cache)
+
+    def states(self, tokens: Any, cache: list[Any]) -> Any:
+        """Add the KV of (rows, n) tokens and return their (rows, n, size) last hidden states."""
+        assert self._body is not None
+        return self._body(tokens, cache=cache)
+
+    def logit_slices(self, tokens: Any, cache: list[Any], *, places: int) -> Iterator[Any]:
+        """
+        Add the KV of (1, n) tokens, and give their logits a few places at a time.
+
+        Yields:
+            (at most `places`, vocabulary) logits for the tokens after them, in order; none of them before the
+            one before was taken.
+        """
+        count = tokens.shape[1]
+        if self._seam is None:
+            for at in range(0, count, places):
+                yield self._model(tokens[:, at : at + places], cache=cache)[0]
+            return
+        body, head = self._seam
+        states = body(tokens, cache=cache)
+        for at in range(0, count, places):
+            yield head(states[:, at : at + places])[0]
 
     def last_logits(self, tokens: Any, cache: list[Any]) -> Any:
         """Add the KV of (rows, n) tokens and return the (rows, vocabulary) logits after the last of them."""
@@ -148,6 +179,25 @@ def _seam(model: Any) -> tuple[Callable[..., Any], Callable[[Any], Any]] | None:
         # The same operations give the same bits; a scale or a cap after the head does not.
         if mx.array_equal(parts, whole).item():
             return body, head
+    return None
+
+
+def _body(model: Any) -> Callable[..., Any] | None:
+    """Return what gives the last hidden states of a model, as mlx-lm's models are made."""
+    probe = mx.array([[0, 1]])
+    whole = model(probe, cache=make_prompt_cache(model))
+    owners = (model, getattr(model, "language_model", None))
+    for body in (getattr(owner, name, None) for owner in owners for name in BODIES):
+        if not callable(body):
+            continue
+        try:
+            states: Any = body(probe, cache=make_prompt_cache(model))
+        except (TypeError, ValueError, AttributeError):
+            continue
+        shape: tuple[int, ...] = getattr(states, "shape", ())
+        # Some wrappers call their whole model "model": what it gives are logits.
+        if len(shape) == 3 and shape[:2] == whole.shape[:2] and shape[2] != whole.shape[2]:
+            return cast("Callable[..., Any]", body)
     return None
 
 

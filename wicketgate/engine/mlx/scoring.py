@@ -16,6 +16,7 @@ import numpy as np
 
 from wicketgate.engine.mlx.branches import branch, can_branch
 from wicketgate.engine.mlx.caches import copied, reuse
+from wicketgate.engine.wire import Scored
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from wicketgate.engine.kv_store import Hit
     from wicketgate.engine.mlx.network import Network
-    from wicketgate.engine.wire import Score
+    from wicketgate.engine.wire import Part, Score
 
 SLICE_BYTES: Final = 64 * 1024 * 1024
 """
@@ -48,6 +49,8 @@ class MlxScoring:
         slice_bytes: int = SLICE_BYTES,
     ) -> None:
         self._network = network
+        self._id = message.id
+        self._cached_tokens = hit.shared_tokens if hit else 0
         self._query = message.query
         self._labels = message.labels
         self._long = [index for index, label in enumerate(message.labels) if len(label) > 1]
@@ -80,6 +83,15 @@ class MlxScoring:
     def logprobs(self) -> list[list[float]]:
         """Return (items, labels) log-probabilities, once nothing remains."""
         return [self._scores[tuple(item)].tolist() for item in self._items]
+
+    def parts(self) -> list[Part]:
+        """Return the answer, once nothing remains."""
+        if self.remaining_tokens:
+            return []
+        return [Scored(self._id, self.logprobs(), self._cached_tokens)]
+
+    def kept(self) -> None:
+        """Keep nothing: the next score mostly has another query."""
 
     def _run(self) -> Iterator[None]:
         """Do all the work, with a stop before each forward pass."""
