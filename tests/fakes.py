@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from wicketgate.assigned import Assigned
@@ -17,15 +16,16 @@ from wicketgate.inference import (
     TokenChunk,
     TokenPrompt,
 )
-from wicketgate.pipeline.text import TextChunk
+from wicketgate.pipeline.pieces import TextChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from wicketgate.ending import Ending
-    from wicketgate.errors import UnavailableError
-    from wicketgate.inference import Prompt
+    from wicketgate.errors import UnavailableError, WicketgateError
+    from wicketgate.inference import ChatPrompt, Prompt
     from wicketgate.pipeline.lane import Lane
+    from wicketgate.pipeline.pieces import Piece
 
 
 class Clock:
@@ -50,29 +50,33 @@ class FakeStream:
         self.sampling = sampling
         self.cached_tokens = 0
         self.cancelled = False
-        self._news: deque[TokenChunk | Finished] = deque()
-        self._arrived = asyncio.Event()
+        self.on_news: Callable[[], None] | None = None
+        self.finished: Finished | None = None
+        self._tokens: list[int] = []
 
     def give(self, *tokens: int) -> None:
-        self._put(TokenChunk(tokens=tokens))
+        self._tokens += tokens
+        self._tell()
 
-    def finish(self, reason: FinishReason = FinishReason.STOP) -> None:
-        self._put(Finished(reason=reason, prompt_tokens=len(self.ids), completion_tokens=0))
+    def finish(self, reason: FinishReason = FinishReason.STOP, error: WicketgateError | None = None) -> None:
+        self.finished = Finished(reason=reason, prompt_tokens=len(self.ids), completion_tokens=0, error=error)
+        self._tell()
 
-    def _put(self, news: TokenChunk | Finished) -> None:
-        self._news.append(news)
-        self._arrived.set()
-
-    async def next(self) -> TokenChunk | Finished:
-        while not self._news:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._news.popleft()
+    def take(self) -> TokenChunk | None:
+        tokens, self._tokens = self._tokens, []
+        return TokenChunk(tokens=tuple(tokens)) if tokens else None
 
     def cancel(self) -> None:
         self.cancelled = True
-        self._news.clear()
-        self.finish(FinishReason.CANCELLED)
+        self._tokens.clear()
+        if self.finished is None:
+            self.finished = Finished(
+                reason=FinishReason.CANCELLED, prompt_tokens=len(self.ids), completion_tokens=0
+            )
+
+    def _tell(self) -> None:
+        if self.on_news is not None:
+            self.on_news()
 
 
 class FakeEngine:
@@ -83,6 +87,8 @@ class FakeEngine:
         self.streams: list[FakeStream] = []
         self.warm_jobs: dict[int, list[int]] = {}
         self.error: UnavailableError | None = None
+        self.refusal: UnavailableError | None = None
+        """What streams end with as soon as they are submitted."""
         self._ids = iter(range(1, 1_000_000))
 
     def unavailable(self) -> UnavailableError | None:
@@ -91,6 +97,8 @@ class FakeEngine:
     def submit(self, ids: Sequence[int], request: InferenceRequest) -> FakeStream:
         stream = FakeStream(next(self._ids), ids, request.sampling)
         self.streams.append(stream)
+        if self.refusal is not None:
+            stream.finish(FinishReason.ERROR, self.refusal)
         return stream
 
     def warm(self, ids: Sequence[int], *, salt: str) -> int | None:
@@ -150,21 +158,28 @@ class FakeRollouts:
 
 
 class FakeTextStream:
-    """Text of character codes; one stop text, matched whole chunks only."""
+    """Text of character codes; stop texts end what was taken at once; holds `held` back until the end."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self.stopped = False
+        self.stop: str | int | None = None
         self.tokens = 0
+        self.reasoning_tokens = 0
+        self.calls = 0
+        self.held = ""
 
-    def feed(self, chunk: TokenChunk) -> TextChunk | None:
+    def feed(self, chunk: TokenChunk) -> list[Piece]:
         self.tokens += len(chunk.tokens)
         text = "".join(map(chr, chunk.tokens))
-        self.stopped = text in self._stops
-        return None if self.stopped else TextChunk(text=text, tokens=len(chunk.tokens))
+        for stop in self._stops:
+            if text.endswith(stop):
+                self.stopped, self.stop, text = True, stop, text.removesuffix(stop)
+        return [TextChunk(text=text, tokens=len(chunk.tokens))] if text else []
 
-    def flush(self) -> TextChunk | None:
-        return None
+    def flush(self) -> list[Piece]:
+        held, self.held = self.held, ""
+        return [TextChunk(text=held, tokens=0)] if held else []
 
 
 class FakeText:
@@ -174,6 +189,9 @@ class FakeText:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fault: Exception | None = None
+        self.think_end_id: int | None = None
+        """Prompts of messages open reasoning where there is one."""
+        self.streams: list[FakeTextStream] = []
 
     async def encode_prompt(self, prompt: Prompt, *, inline_chars: int = 2000) -> list[int]:
         await self.gate.wait()
@@ -189,10 +207,12 @@ class FakeText:
             case _:
                 return [1, 2, 3]
 
-    def stream(
-        self, stops: Sequence[str] = (), *, stop_token_ids: Sequence[int] = (), continues_text: bool = False
-    ) -> FakeTextStream:
-        return FakeTextStream(stops)
+    def opens_reasoning(self, prompt: ChatPrompt) -> bool:
+        return self.think_end_id is not None
+
+    def stream(self, request: InferenceRequest) -> FakeTextStream:
+        self.streams.append(FakeTextStream(request.stop))
+        return self.streams[-1]
 
 
 def request(

@@ -19,6 +19,10 @@ class Grammar:
     kind: Literal["json_object", "json_schema", "regex", "lark"]
     text: str = ""
     """The schema as JSON, the expression, or the grammar; empty for json_object."""
+    starts_after: int | None = None
+    """Token id after whose first appearance it holds (the end of reasoning); None: from the first token."""
+    param: str | None = None
+    """The request's field that asks for it, for errors; no part of what the engine is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +66,17 @@ class ChatPrompt:
     """Messages that the model's chat template turns into text."""
 
     messages: tuple[Mapping[str, object], ...]
-    """Role and content of each, as the API received them."""
+    """
+    In OpenAI's form, whatever API they came by: role, content (text), and where there are any
+    reasoning_content, tool_call_id, name, and tool_calls as {id, type, function: {name, arguments}} with the
+    arguments as an object.
+    """
     template_kwargs: Mapping[str, object]
     """Extra variables for the template."""
+    tools: tuple[Mapping[str, object], ...] = ()
+    """{type: function, function: {name, description, parameters}}, as templates want them."""
+    continues: bool = False
+    """The last message is the beginning of the answer; the answer goes on where it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,33 @@ class TokenPrompt:
 
 
 Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+class CallSyntax(StrEnum):
+    """How an answer may hold tool calls."""
+
+    NONE = "none"
+    """It holds none: all of it is text."""
+    NATIVE = "native"
+    """As the model's template taught it to write them, between its markers."""
+    FORCED = "forced"
+    """The whole answer is a JSON list of {"name", "parameters"}, held to it by a grammar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputForm:
+    """What the text of an answer is to be read as."""
+
+    calls: CallSyntax = CallSyntax.NONE
+    tools: tuple[str, ...] = ()
+    """Names that may be called; a call of another is text."""
+    max_calls: int | None = None
+    """1 where calls in parallel are not wanted."""
+    is_raw: bool = False
+    """Nothing is taken out as reasoning: completions of text."""
+    skip_special_tokens: bool = True
+    include_stop: bool = False
+    """The stop text that ended the answer is part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +142,10 @@ class InferenceRequest:
     """Texts that end the answer; not part of it."""
     stream: bool = False
     api: str = "chat"
-    """chat or completions."""
+    """chat, completions, responses, messages, score or embeddings."""
+    output: OutputForm = OutputForm()
+    choice: int = 0
+    """Which of several answers to one call of the API this is."""
     client: str | None = None
     """Id of the API key that made the request."""
     connection: str | None = None
@@ -156,3 +198,9 @@ class Finished:
     """Prompt tokens whose KV existed already."""
     error: WicketgateError | None = None
     """Set when reason is ERROR."""
+    reasoning_tokens: int = 0
+    """Of `completion_tokens`, those of reasoning."""
+    calls: int = 0
+    """Tool calls that the answer holds."""
+    stop: str | int | None = None
+    """The stop text, or the id of the stop token named by the client, that ended it."""

@@ -45,6 +45,10 @@ class Record:
     warmed: bool = False
     """Some of its prompt was computed before its ticket."""
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of those the ones of reasoning."""
+    client_request_id: str | None = None
+    """The client's own name for it."""
     is_counted: bool = False
     """The rollouts have counted it already: its first token was late."""
     ended: bool = False
@@ -97,6 +101,7 @@ class Recorder:
         self.itl_sample_rate = 1
         """One step in this many feeds the objectives on gaps, with its weight."""
         self.log_requests = True
+        self._prompt_tokens = self._cached_tokens = 0
         self.pipelined = 0
         self.shed = 0
 
@@ -104,6 +109,11 @@ class Recorder:
     def live(self) -> int:
         """Requests between arrival and end."""
         return len(self._live)
+
+    @property
+    def cache_hit_ratio(self) -> float | None:
+        """Return the part of all prompt tokens whose KV existed already; None before the first token."""
+        return self._cached_tokens / self._prompt_tokens if self._prompt_tokens else None
 
     def on_in_flight(self, feature: str) -> int:
         """Return how many requests in flight are on a feature."""
@@ -114,10 +124,27 @@ class Recorder:
         oldest = next(iter(self._waiting.values()), None)
         return 0.0 if oldest is None else self._clock() - oldest.request.arrived_s
 
-    def arrived(self, request: InferenceRequest, assigned: Assigned) -> Record:
-        """Begin the record of a request whose body is complete."""
-        record = Record(request=request, assigned=assigned)
-        self._live[request.id] = self._waiting[request.id] = record
+    def arrived(
+        self,
+        request: InferenceRequest,
+        assigned: Assigned,
+        *,
+        client_request_id: str | None = None,
+        has_tokens: bool = True,
+    ) -> Record:
+        """
+        Begin the record of a request whose body is complete.
+
+        Args:
+            request: What is asked for.
+            assigned: Its features.
+            client_request_id: The client's own name for it.
+            has_tokens: Its answer comes token by token, the first of which may be late.
+        """
+        record = Record(request=request, assigned=assigned, client_request_id=client_request_id)
+        self._live[request.id] = record
+        if has_tokens:
+            self._waiting[request.id] = record
         if assigned.compared:
             self._sink.rollouts.arrived(assigned, request)
         if "qos_monitoring" in assigned.on:
@@ -169,6 +196,8 @@ class Recorder:
     def _count_start(self, record: Record, ttft_s: float) -> None:
         metrics, model = self._sink.metrics, record.request.model
         metrics.ttft.labels(model, INTERACTIVE).observe(ttft_s)
+        self._prompt_tokens += record.prompt_tokens
+        self._cached_tokens += record.cached_tokens
         metrics.prompt_tokens.labels(model, INTERACTIVE).inc(record.prompt_tokens)
         metrics.cached_tokens.labels(model, INTERACTIVE).inc(record.cached_tokens)
         metrics.cache_queries.labels(model).inc()
@@ -243,9 +272,9 @@ class Recorder:
         """The request could never succeed: no failure of ours, and nothing that was served."""
         self._end(record, outcome="invalid", status=status, code=code)
 
-    def cancelled(self, record: Record) -> None:
-        """The client went away."""
-        self._end(record, outcome="cancelled", status=499, code="cancelled")
+    def cancelled(self, record: Record, *, code: str = "cancelled") -> None:
+        """The client went away, did not read, or has cancelled it, as the code says."""
+        self._end(record, outcome="cancelled", status=499, code=code)
 
     def finished(self, record: Record, finished: Finished) -> None:
         """The engine ended the stream."""
@@ -316,7 +345,9 @@ def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> 
     tpot_s = _tpot_s(record, now_s)
     return {
         "request_id": request.id,
+        "client_request_id": record.client_request_id,
         "api": request.api,
+        "choice": request.choice,
         "model": request.model,
         "class": INTERACTIVE,
         "stream": request.stream,
@@ -329,6 +360,7 @@ def line(record: Record, outcome: str, status: int, code: str, now_s: float) -> 
         "prompt_tokens": record.prompt_tokens,
         "cached_tokens": record.cached_tokens,
         "completion_tokens": record.completion_tokens,
+        "reasoning_tokens": record.reasoning_tokens,
         "queue_s": _round(admitted_s - arrived_s) if admitted_s is not None else None,
         "ttft_s": _round(first_s - arrived_s) if first_s is not None else None,
         "tpot_s": None if tpot_s is None else _round(tpot_s),

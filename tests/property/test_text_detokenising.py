@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.text_models import asking
 from wicketgate.inference import TokenChunk, TokenLogprob
-from wicketgate.pipeline.text import Detokenizer, TextModel
+from wicketgate.pipeline.text import TextModel
+from wicketgate.pipeline.text_stream import Detokenizer
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
 
@@ -47,19 +49,23 @@ def split(ids: list[int], cuts: list[int]) -> list[list[int]]:
 @settings(deadline=None)
 @given(text=TEXT, cuts=st.lists(st.integers(0, 100), max_size=5))
 def test_the_text_comes_back_whole_from_any_pieces_of_its_tokens(tokenizer, model, text, cuts):
-    detokenizer = Detokenizer(model, continues_text=False)
+    stream = model.stream(asking())
 
-    pieces = [detokenizer.feed(piece) for piece in split(tokenizer.encode(text).ids, cuts)]
+    pieces = [
+        piece
+        for ids in split(tokenizer.encode(text).ids, cuts)
+        for piece in stream.feed(TokenChunk(tuple(ids)))
+    ] + stream.flush()
 
-    assert "".join(pieces) + detokenizer.flush() == text.replace("<|end|>", "")
+    assert "".join(piece.text for piece in pieces) == text.replace("<|end|>", "")
 
 
 @settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 450), max_size=40))
 def test_any_ids_give_what_their_bytes_say(model, ids):
-    detokenizer = Detokenizer(model, continues_text=False)
+    detokenizer = Detokenizer(drops_space=False)
 
-    given_out = "".join(detokenizer.feed([token]) for token in ids) + detokenizer.flush()
+    given_out = "".join(detokenizer.feed(model.visible_bytes(token)) for token in ids) + detokenizer.flush()
 
     assert given_out == b"".join(map(model.visible_bytes, ids)).decode("utf-8", "replace")
 
@@ -71,18 +77,16 @@ def test_any_ids_give_what_their_bytes_say(model, ids):
 def test_the_bytes_of_the_reported_tokens_join_to_the_text_unless_a_stop_cut_it(
     tokenizer, model, text, cuts, stop
 ):
-    stream = model.stream([stop])
+    stream = model.stream(asking(stop=(stop,), logprobs=0))
     chunks = []
 
     for piece in split(tokenizer.encode(text).ids, cuts):
         entries = tuple(TokenLogprob(token=token, logprob=-1.0, top=()) for token in piece)
-        chunks.append(stream.feed(TokenChunk(tuple(piece), entries)))
-    chunks.append(stream.flush())
+        chunks += stream.feed(TokenChunk(tuple(piece), entries))
+    chunks += stream.flush()
 
-    said = "".join(chunk.text for chunk in chunks if chunk)
-    reported = b"".join(
-        model.token_bytes(entry.token) for chunk in chunks if chunk for entry in chunk.logprobs
-    )
+    said = "".join(chunk.text for chunk in chunks)
+    reported = b"".join(model.token_bytes(entry.token) for chunk in chunks for entry in chunk.logprobs)
     if stream.stopped:
         assert reported.startswith(said.encode())
         assert stop not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,18 +25,19 @@ from wicketgate.errors import (
     UnavailableError,
     WicketgateError,
 )
-from wicketgate.inference import Finished, FinishReason
+from wicketgate.inference import ChatPrompt, Finished, FinishReason, Grammar, TextPrompt
 from wicketgate.metrics import Metrics
 from wicketgate.pipeline.dispatch import Dispatcher, Parts
 from wicketgate.pipeline.lane import Lane
+from wicketgate.pipeline.pieces import TextChunk
 from wicketgate.pipeline.queue import QueueParams, WaitQueue
-from wicketgate.pipeline.text import TextChunk
 from wicketgate.pipeline.warm import Warmer, WarmParams
 from wicketgate.recorder import Recorder, Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from wicketgate.inference import InferenceRequest
     from wicketgate.pipeline.answer import Answer
 
 pytestmark = pytest.mark.anyio
@@ -104,11 +106,10 @@ async def settle() -> None:
 async def read(answer: Answer) -> tuple[str, Finished]:
     text = ""
     while True:
-        match await answer.next():
-            case TextChunk(text=more):
-                text += more
-            case Finished() as finished:
-                return text, finished
+        for item in await answer.next():
+            if isinstance(item, Finished):
+                return text, item
+            text += item.text
 
 
 async def test_an_admitted_request_streams_and_gives_its_ticket_back() -> None:
@@ -142,7 +143,7 @@ async def test_a_second_request_waits_for_the_first_ones_ticket() -> None:
     answer = await second
 
     assert waiting == 1
-    assert answer.prompt_tokens == 5
+    assert len(answer.prompt_ids) == 5
     assert house.admission.in_flight == 1
 
 
@@ -197,7 +198,7 @@ async def test_a_ticket_granted_to_a_client_that_just_went_away_is_passed_on() -
     gone.cancel()
     answer = await next_one
 
-    assert answer.prompt_tokens == 5
+    assert len(answer.prompt_ids) == 5
     assert house.admission.in_flight == 1
 
 
@@ -531,7 +532,7 @@ async def test_a_request_off_the_feature_of_a_drill_is_left_alone() -> None:
 
     answer = await house.dispatcher.open(request())
 
-    assert answer.prompt_tokens == 5
+    assert len(answer.prompt_ids) == 5
 
 
 async def test_a_request_that_a_drill_delays_begins_when_the_delay_is_over() -> None:
@@ -570,3 +571,224 @@ async def test_a_fault_in_the_text_of_an_answer_is_a_failure_and_no_client_that_
     assert house.rollouts.endings == ["failed"]
     assert (house.count("error"), house.count("cancelled")) == (1, 0)
     assert house.admission.in_flight == 0
+
+
+async def test_tokens_wait_as_tokens_until_somebody_takes_them_and_come_as_one_text() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.engine.streams[0].give(ord("o"))
+    house.engine.streams[0].give(ord("k"))
+
+    assert answer.take() == [TextChunk(text="ok", tokens=2)]
+    assert answer.take() == []
+
+
+async def test_whoever_follows_an_answer_hears_of_each_step_in_its_turn() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    taken: list[object] = []
+    answer.on_news = lambda: taken.extend(answer.take())
+
+    house.engine.streams[0].give(ord("a"))
+    house.engine.streams[0].finish()
+
+    assert taken[0] == TextChunk(text="a", tokens=1)
+    assert isinstance(taken[1], Finished)
+
+
+async def test_ticket_and_lane_come_back_at_the_end_of_the_stream_though_nobody_reads() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.engine.streams[0].give(ord("a"))
+
+    house.engine.streams[0].finish()
+
+    assert (house.admission.in_flight, house.lanes.lane.holders) == (0, 0)
+    assert house.count("ok") == 1
+    text, finished = await read(answer)
+    assert (text, finished.completion_tokens) == ("a", 1)
+
+
+async def test_text_held_back_comes_out_at_the_end() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    house.text.streams[0].held = "EN"
+    house.engine.streams[0].finish()
+
+    text, _ = await read(answer)
+
+    assert text == "EN"
+
+
+async def test_for_no_tokens_the_prompt_is_computed_and_the_answer_is_empty() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request(max_tokens=0))
+    house.engine.streams[0].give(ord("a"))
+    house.engine.streams[0].finish(FinishReason.LENGTH)
+
+    text, finished = await read(answer)
+
+    assert house.engine.streams[0].sampling.max_tokens == 1
+    assert (text, finished.reason, finished.completion_tokens) == ("", FinishReason.LENGTH, 0)
+    assert house.count("ok") == 1
+
+
+async def test_an_answer_can_be_ended_because_of_a_fault() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+
+    answer.fail(UnavailableError("stopping", code="draining"))
+    answer.fail(UnavailableError("stopping", code="draining"))
+
+    assert house.engine.streams[0].cancelled
+    assert house.count("error") == 1
+    assert house.admission.in_flight == 0
+
+
+async def test_why_an_answer_was_cancelled_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    house = build()
+    with caplog.at_level(logging.INFO, logger="wicketgate.requests"):
+        answer = await house.dispatcher.open(request(), client_request_id="mine-7")
+        answer.cancel(code="slow_reader")
+
+    line = vars(caplog.records[-1])
+    assert (line["outcome"], line["code"], line["client_request_id"]) == (
+        "cancelled",
+        "slow_reader",
+        "mine-7",
+    )
+
+
+GRAMMAR = Grammar(kind="json_schema", text="{}", param="response_format.json_schema.schema")
+
+
+def with_grammar(prompt: ChatPrompt | TextPrompt) -> InferenceRequest:
+    asked = request()
+    return replace(asked, prompt=prompt, sampling=replace(asked.sampling, grammar=GRAMMAR))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "think_end_id", "starts_after"),
+    [
+        (ChatPrompt(messages=(), template_kwargs={}), 9, 9),
+        (ChatPrompt(messages=(), template_kwargs={}), None, None),
+        (TextPrompt(text="hello"), 9, None),
+    ],
+)
+async def test_a_grammar_waits_for_the_end_of_reasoning_that_the_prompt_opens(
+    prompt: ChatPrompt | TextPrompt, think_end_id: int | None, starts_after: int | None
+) -> None:
+    house = build()
+    house.text.think_end_id = think_end_id
+
+    await house.dispatcher.open(with_grammar(prompt))
+
+    assert house.engine.streams[0].sampling.grammar == replace(GRAMMAR, starts_after=starts_after)
+
+
+async def test_a_grammar_that_the_engine_refuses_is_the_fault_of_the_field_that_asked_for_it() -> None:
+    house = build()
+    answer = await house.dispatcher.open(with_grammar(TextPrompt(text="hello")))
+    house.engine.streams[0].finish(FinishReason.ERROR, InvalidRequestError("grammar: no `not`"))
+
+    _, finished = await read(answer)
+
+    assert finished.error is not None
+    assert (finished.error.code, finished.error.param) == ("invalid_json_schema", GRAMMAR.param)
+    assert finished.error.message == f"{GRAMMAR.param} cannot be enforced: no `not`"
+
+
+async def test_a_job_holds_ticket_and_lane_while_its_work_is_done() -> None:
+    house = build()
+    held: list[tuple[int, int]] = []
+
+    async def work(lane: Lane) -> str:
+        held.append((house.admission.in_flight, lane.holders))
+        return "done"
+
+    result = await house.dispatcher.job(request(), work)
+
+    assert (result, held) == ("done", [(1, 1)])
+    assert (house.admission.in_flight, house.lanes.lane.holders, house.recorder.live) == (0, 0, 0)
+    assert house.count("ok") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (InvalidRequestError("no"), "invalid"),
+        (UnavailableError("no", code="engine_down"), "error"),
+        (RuntimeError("a bug"), "error"),
+        (asyncio.CancelledError(), "cancelled"),
+    ],
+)
+async def test_a_job_that_fails_gives_everything_back_and_counts_as_what_it_failed_of(
+    error: BaseException, outcome: str
+) -> None:
+    house = build()
+
+    async def work(lane: Lane) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await house.dispatcher.job(request(), work)
+
+    assert (house.admission.in_flight, house.lanes.lane.holders) == (0, 0)
+    assert house.count(outcome) == 1
+
+
+async def test_a_job_that_takes_too_long_ends_with_a_deadline_error() -> None:
+    house = build()
+    house.clock.advance(60.0)
+
+    async def work(lane: Lane) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(DeadlineExceededError):
+        await house.dispatcher.job(request(), work)
+
+    assert house.count("deadline") == 1
+
+
+async def test_a_job_is_never_late_with_a_first_token_that_it_does_not_have() -> None:
+    house = build()
+    begun = asyncio.Event()
+
+    async def work(lane: Lane) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    working = asyncio.create_task(house.dispatcher.job(request(), work))
+    await begun.wait()
+    house.clock.advance(30.0)
+    house.recorder.check_first_tokens(deadline_s=10.0)
+    waiting_s = house.recorder.oldest_waiting_s()
+    working.cancel()
+    await settle()
+
+    assert waiting_s == 0.0
+    assert house.rollouts.endings == ["ignored"]
+
+
+async def test_an_answer_refused_by_the_engine_at_once_has_ended_when_it_is_opened() -> None:
+    house = build()
+    house.engine.refusal = UnavailableError("stopping", code="draining")
+
+    answer = await house.dispatcher.open(request())
+
+    (finished,) = answer.take()
+    assert isinstance(finished, Finished)
+    assert finished.error is house.engine.refusal
+    assert (answer.cached_tokens, answer.completion_tokens) == (0, 0)
+    assert house.admission.in_flight == 0
+
+
+async def test_who_waits_for_news_is_woken_by_it() -> None:
+    house = build()
+    answer = await house.dispatcher.open(request())
+    waiting = asyncio.create_task(answer.next())
+    await settle()
+
+    house.engine.streams[0].give(ord("a"))
+
+    assert await waiting == [TextChunk(text="a", tokens=1)]

@@ -162,7 +162,7 @@ def test_a_template_finds_what_transformers_gives_it(tmp_path):
     config = {"chat_template": [{"name": "default", "template": template}], "bos_token": "<s>"}
     model = load(write_model(tmp_path, byte_level(), tokenizer_config=config))
 
-    assert model.render([{"a": "<é"}, {}], {}) == '<s>{"a": "<é"}!4False'
+    assert model.render([{"content": "<é"}, {}], {}) == '<s>{"content": "<é"}!4False'
 
 
 def test_the_template_file_wins_over_the_configuration_and_a_request_over_both(tmp_path):

@@ -11,26 +11,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from governor.admission import Admitted, Outcome, Queued, Shed
 from wicketgate.drill import Drill, DrillParams
-from wicketgate.errors import InvalidRequestError, OverloadedError, UnavailableError, WicketgateError
-from wicketgate.inference import TextPrompt, TokenPrompt
-from wicketgate.pipeline.answer import Answer, Run
+from wicketgate.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    UnavailableError,
+    WicketgateError,
+)
+from wicketgate.inference import ChatPrompt, Finished, FinishReason, TextPrompt, TokenPrompt
+from wicketgate.pipeline.answer import OUTCOMES, Answer, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from governor.admission import Admission, Ticket
     from wicketgate.assigned import Assigned
-    from wicketgate.inference import Finished, InferenceRequest
+    from wicketgate.inference import InferenceRequest
     from wicketgate.pipeline.lane import Lane, Lanes
     from wicketgate.pipeline.queue import WaitQueue
     from wicketgate.recorder import Record, Recorder
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+_PROMPT_FIELDS: Final = {"chat": "messages", "messages": "messages", "responses": "input"}
+"""What each API calls the prompt, for errors."""
 CHARACTERS_PER_TOKEN = 4
 """First guess of a prompt's length, until it is tokenised."""
 
@@ -67,9 +77,13 @@ class Dispatcher:
         self.changed = asyncio.Event()
         """Set when the deadline of admission may have moved."""
 
-    async def open(self, request: InferenceRequest) -> Answer:
+    async def open(self, request: InferenceRequest, *, client_request_id: str | None = None) -> Answer:
         """
         Get a request its ticket and start it.
+
+        Args:
+            request: What is asked for; for no tokens, its prompt is computed and kept.
+            client_request_id: The client's own name for it, for the log.
 
         Raises:
             NotFoundError: no such model.
@@ -79,31 +93,78 @@ class Dispatcher:
             WicketgateError: a drill made it fail.
         """
         parts = self._parts
-        record = parts.recorder.arrived(request, parts.assign(request))
-        lane: Lane | None = None
-        ticket: Ticket | None = None
+        record = parts.recorder.arrived(request, parts.assign(request), client_request_id=client_request_id)
+        lane, ticket = await self._enter(request, record)
         try:
-            lane = await parts.lanes.enter(request.model)
-            _require(lane)
-            ticket = await self._ticket(request, record, lane)
-            parts.recorder.admitted(record)
-            await self._rehearse(record)
-            _require(lane)
             ids = await self._ids(request, record, lane)
-            request = _fitted(request, ids, context_tokens=lane.engine.context_tokens)
+            asked = _fitted(request, ids, context_tokens=lane.engine.context_tokens)
             parts.recorder.started(record, prompt_tokens=len(ids))
-            stream = lane.engine.submit(ids, request)
+            text = lane.text.stream(request)
+            stream = lane.engine.submit(ids, _told(asked, lane))
         except BaseException as error:
             self._give_up(record, ticket, lane, error)
             raise
         lane.warmer.started(stream.id, ids, salt=request.salt)
-        text = lane.text.stream(
-            request.stop,
-            stop_token_ids=request.sampling.stop_token_ids,
-            continues_text=request.api == "completions",
+        run = Run(
+            record=record,
+            ticket=ticket,
+            lane=lane,
+            stream=stream,
+            text=text,
+            prompt_ids=ids,
+            is_prompt_only=request.sampling.max_tokens == 0,
         )
-        run = Run(record=record, ticket=ticket, lane=lane, stream=stream, text=text, prompt_tokens=len(ids))
         return Answer(self, run)
+
+    async def job(self, request: InferenceRequest, work: Callable[[Lane], Awaitable[T]]) -> T:
+        """
+        Get a request its ticket, do its work on its model's lane, and give the ticket back.
+
+        Raises:
+            WicketgateError: it is refused, or the work failed.
+        """
+        parts = self._parts
+        record = parts.recorder.arrived(request, parts.assign(request), has_tokens=False)
+        lane, ticket = await self._enter(request, record)
+        reason = FinishReason.CANCELLED
+        error: WicketgateError | None = None
+        try:
+            async with asyncio.timeout(self.time_left_s(record)):
+                result = await work(lane)
+            reason = FinishReason.STOP
+            return result
+        except TimeoutError:
+            text = f"the request took longer than {self.request_timeout_s:g} s (server.request_timeout_s)"
+            reason, error = FinishReason.ERROR, DeadlineExceededError(text)
+            raise error from None
+        except WicketgateError as failure:
+            reason, error = FinishReason.ERROR, failure
+            raise
+        except Exception:
+            reason = FinishReason.ERROR
+            raise
+        finally:
+            parts.lanes.leave(lane)
+            parts.recorder.finished(
+                record, Finished(reason=reason, prompt_tokens=0, completion_tokens=0, error=error)
+            )
+            self.release(ticket, OUTCOMES.get(reason, Outcome.FINISHED))
+
+    async def _enter(self, request: InferenceRequest, record: Record) -> tuple[Lane, Ticket]:
+        """Get a request its model's lane and its ticket; where it gets none, it has ended."""
+        lane: Lane | None = None
+        ticket: Ticket | None = None
+        try:
+            lane = await self._parts.lanes.enter(request.model)
+            _require(lane)
+            ticket = await self._ticket(request, record, lane)
+            self._parts.recorder.admitted(record)
+            await self._rehearse(record)
+            _require(lane)
+        except BaseException as error:
+            self._give_up(record, ticket, lane, error)
+            raise
+        return lane, ticket
 
     async def _rehearse(self, record: Record) -> None:
         """Let the drill hit a request, where one is on."""
@@ -252,15 +313,18 @@ class Dispatcher:
             self.changed.set()
             self.pump()
 
-    def note_tokens(self, record: Record, count: int, cached_tokens: int) -> None:
-        """Tell the recorder that tokens arrived."""
+    def first_tokens(self, record: Record, count: int, cached_tokens: int) -> None:
+        """Tell the recorder that the first tokens arrived."""
         self._parts.recorder.tokens(record, count=count, cached_tokens=cached_tokens)
 
-    def ended(self, run: Run, finished: Finished, outcome: Outcome) -> None:
-        """Tell that a stream ended, and take its ticket and its lane back."""
+    def ended(self, run: Run, finished: Finished, outcome: Outcome, *, code: str) -> None:
+        """Tell that a stream ended, and take its ticket and its lane back; `code` is why it was cancelled."""
         run.lane.warmer.ended(run.stream.id)
         self._parts.lanes.leave(run.lane)
-        self._parts.recorder.finished(run.record, finished)
+        if finished.reason is FinishReason.CANCELLED:
+            self._parts.recorder.cancelled(run.record, code=code)
+        else:
+            self._parts.recorder.finished(run.record, finished)
         self.release(run.ticket, outcome)
 
     def time_left_s(self, record: Record) -> float:
@@ -276,7 +340,7 @@ def _require(lane: Lane) -> None:
 
 def _fitted(request: InferenceRequest, ids: list[int], *, context_tokens: int) -> InferenceRequest:
     """Check a tokenised prompt against the model, and cut max_tokens to what the context leaves."""
-    field = "messages" if request.api == "chat" else "prompt"
+    field = _PROMPT_FIELDS.get(request.api, "prompt")
     room = context_tokens - len(ids)
     if room < 1:
         raise InvalidRequestError(
@@ -285,10 +349,22 @@ def _fitted(request: InferenceRequest, ids: list[int], *, context_tokens: int) -
             param=field,
             code="context_length_exceeded",
         )
-    if request.sampling.max_tokens <= room:
+    sampling = request.sampling
+    # An engine makes one token at least: the prompt is computed with it.
+    max_tokens = min(max(sampling.max_tokens, 1), room)
+    if sampling.max_tokens == max_tokens:
         return request
-    min_tokens = min(request.sampling.min_tokens, room)
-    return replace(request, sampling=replace(request.sampling, max_tokens=room, min_tokens=min_tokens))
+    min_tokens = min(sampling.min_tokens, max_tokens) if sampling.max_tokens else 0
+    return replace(request, sampling=replace(sampling, max_tokens=max_tokens, min_tokens=min_tokens))
+
+
+def _told(request: InferenceRequest, lane: Lane) -> InferenceRequest:
+    """Have a grammar wait for the end of the reasoning that the prompt has opened."""
+    grammar, prompt = request.sampling.grammar, request.prompt
+    if grammar is None or not isinstance(prompt, ChatPrompt) or not lane.text.opens_reasoning(prompt):
+        return request
+    grammar = replace(grammar, starts_after=lane.text.think_end_id)
+    return replace(request, sampling=replace(request.sampling, grammar=grammar))
 
 
 def estimate_tokens(request: InferenceRequest) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from wicketgate.engine.client import EngineState
 from wicketgate.errors import UnavailableError
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from wicketgate.engine.client import EngineClient
     from wicketgate.engine.stream import TokenStream
-    from wicketgate.inference import InferenceRequest
+    from wicketgate.engine.wire import Scored
+    from wicketgate.inference import InferenceRequest, TokenLogprob
 
 RESTART_GRACE_S = 5.0
 """While the engine host has been down for less, requests wait for its return."""
@@ -96,6 +97,33 @@ class GatedEngine:
         return self._client.submit(
             ids, request.sampling, priority=request.priority, salt=request.salt, session=request.session
         )
+
+    async def score(
+        self,
+        query: Sequence[int],
+        items: Sequence[Sequence[int]],
+        labels: Sequence[Sequence[int]],
+        request: InferenceRequest,
+    ) -> Scored:
+        """Rate labels as continuations of the query with each item, as EngineClient says."""
+        self._before_prompt()
+        return await self._client.score(query, items, labels, priority=request.priority, salt=request.salt)
+
+    async def assess(self, ids: Sequence[int], request: InferenceRequest, *, top: int) -> list[TokenLogprob]:
+        """Tell how likely each token but the first is, as EngineClient says."""
+        self._before_prompt()
+        return await self._client.assess(ids, top=top, priority=request.priority, salt=request.salt)
+
+    async def embed(
+        self,
+        prompts: Sequence[Sequence[int]],
+        request: InferenceRequest,
+        *,
+        pooling: Literal["mean", "last"],
+    ) -> list[bytes]:
+        """Return a vector for each prompt, as EngineClient says."""
+        self._before_prompt()
+        return await self._client.embed(prompts, pooling=pooling, priority=request.priority)
 
     def warm(self, ids: Sequence[int], *, salt: str) -> int | None:
         """Offer tokens to compute in idle steps; None while there is no host to take them."""

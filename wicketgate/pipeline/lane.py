@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from wicketgate.engine.wire import Scored
     from wicketgate.errors import UnavailableError
-    from wicketgate.inference import Finished, InferenceRequest, TokenChunk
+    from wicketgate.inference import Finished, InferenceRequest, TokenChunk, TokenLogprob
     from wicketgate.pipeline.text import TextModel
     from wicketgate.pipeline.warm import Warmer
 
 
 class TokenStream(Protocol):
     """One stream of an engine."""
+
+    on_news: Callable[[], None] | None
+    """Called once for all that a step brought, in that turn of the loop, and at an end but by `cancel`."""
+    finished: Finished | None
+    """Set at the end; what came before it may still have to be taken."""
 
     @property
     def id(self) -> int:
@@ -25,8 +31,8 @@ class TokenStream(Protocol):
     def cached_tokens(self) -> int:
         """Prompt tokens found in the prefix store; known from the first token on."""
 
-    async def next(self) -> TokenChunk | Finished:
-        """Wait for what came since the last call; Finished comes once, last."""
+    def take(self) -> TokenChunk | None:
+        """Return all tokens since the last call; None where none has come."""
 
     def cancel(self) -> None:
         """Stop the stream; idempotent."""
@@ -44,6 +50,27 @@ class Engine(Protocol):
 
     def submit(self, ids: Sequence[int], request: InferenceRequest) -> TokenStream:
         """Start the stream of a request whose prompt is these tokens."""
+
+    async def score(
+        self,
+        query: Sequence[int],
+        items: Sequence[Sequence[int]],
+        labels: Sequence[Sequence[int]],
+        request: InferenceRequest,
+    ) -> Scored:
+        """Rate labels as continuations of the query with each item, as EngineClient says."""
+
+    async def assess(self, ids: Sequence[int], request: InferenceRequest, *, top: int) -> list[TokenLogprob]:
+        """Tell how likely each token but the first is, as EngineClient says."""
+
+    async def embed(
+        self,
+        prompts: Sequence[Sequence[int]],
+        request: InferenceRequest,
+        *,
+        pooling: Literal["mean", "last"],
+    ) -> list[bytes]:
+        """Return a vector for each prompt, as EngineClient says."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -1,5 +1,5 @@
 """
-Text to tokens and back, without mlx and transformers: template, tokenise, detokenise, stop texts.
+Text to tokens and back, without mlx and transformers: template, tokenise, detokenise, read the answer.
 
 Both directions read the model's own folder, as the engine host does. A token becomes bytes by a table made
 once per model, bytes become characters by one incremental UTF-8 decoder per stream (0.25 us a token, exact;
@@ -9,55 +9,79 @@ research on the detokenisers of mlx_lm and tokenizers found each of them wrong s
 from __future__ import annotations
 
 import asyncio
-import codecs
-import re
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tokenizers import Tokenizer
 
 from wicketgate.errors import ConfigurationError, InvalidRequestError
-from wicketgate.inference import ChatPrompt, TextPrompt, TokenPrompt
-from wicketgate.pipeline.chat_template import ChatTemplate, read_json, token_content
-from wicketgate.pipeline.stop_text import StopText
+from wicketgate.inference import CallSyntax, ChatPrompt, TextPrompt, TokenPrompt
+from wicketgate.pipeline.chat_template import ChatTemplate
+from wicketgate.pipeline.output_reader import Markers, OutputReader
+from wicketgate.pipeline.pieces import TextChunk
+from wicketgate.pipeline.text_facts import TextFacts
+from wicketgate.pipeline.text_stream import Detokenizer, TextStream, Vocabulary
+from wicketgate.pipeline.thinking import XTML_FRAME, XTML_TOKENS, is_open, think_pair
+from wicketgate.pipeline.token_bytes import token_bytes
+from wicketgate.pipeline.tools.formats import FORCED, JSON_TOOLS, tool_format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from wicketgate.inference import Prompt, TokenChunk, TokenLogprob
+    from wicketgate.inference import InferenceRequest, Prompt
+    from wicketgate.pipeline.tools.body import ToolFormat, Tools
+
+__all__ = ["Detokenizer", "TextChunk", "TextModel", "TextStream"]
 
 INLINE_CHARS: Final = 2000
 """Longer text is tokenised off the event loop: below this it takes less than 1 ms (Linux CPU)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextChunk:
-    """Visible text of one stream that became certain since the last look; never empty."""
-
-    text: str
-    tokens: int
-    """Tokens that arrived for it, those without visible text included."""
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    """Those of exactly the tokens that `text` is made of, when the request asked for them."""
-
-
 class TextModel:
     """What one model's folder says about text. Made by `load`; `close` ends its worker thread."""
 
-    def __init__(self, *, tokenizer: Tokenizer, template: ChatTemplate | None, facts: _Facts) -> None:
+    def __init__(self, *, tokenizer: Tokenizer, template: ChatTemplate | None, facts: TextFacts) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._facts = facts
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         # Ids have holes in some models, so that the greatest says more than the count.
-        ids = range(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1)
-        is_spm = facts.decoder == "spm"
-        self._bytes = [_token_bytes(tokenizer.id_to_token(i) or "", is_spm=is_spm) for i in ids]
+        ids = range(max(vocabulary.values()) + 1)
+        self._bytes = token_bytes(map(tokenizer.id_to_token, ids), kind=facts.kind)
         added = tokenizer.get_added_tokens_decoder()
-        self._visible = [b"" if i in added and added[i].special else b for i, b in enumerate(self._bytes)]
+        self._special = {added[i].content: i for i in ids if i in added and added[i].special}
+        self._visible = list(self._bytes)
+        for token in self._special.values():
+            self._visible[token] = b""
+        self._think = None if template is None else think_pair(vocabulary)
+        self._is_xtml = all(token in vocabulary for token in XTML_TOKENS)
+        self._format = None
+        if template is not None:
+            self._format = tool_format(
+                template=template.source, vocabulary=vocabulary, named=facts.tool_parser
+            )
+        self._readings = {
+            CallSyntax.NONE: self._reading(None),
+            CallSyntax.NATIVE: self._reading(self._format or JSON_TOOLS),
+            CallSyntax.FORCED: self._reading(FORCED),
+        }
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise")
+
+    def _reading(self, calls: ToolFormat | None) -> tuple[Markers, list[bytes]]:
+        """Return what to look for, and the bytes of tokens in which it can be found."""
+        names = [] if calls is None else [calls.start, calls.end or "", *calls.tokens]
+        names += [] if self._think is None else self._think.tokens
+        hidden = [name for name in names if name in self._special]
+        markers = Markers(
+            think=self._think, tools=calls, frame=XTML_FRAME if self._is_xtml else (), hidden=hidden
+        )
+        if not hidden:
+            return markers, self._visible
+        shown = list(self._visible)
+        for name in hidden:
+            shown[self._special[name]] = name.encode()
+        return markers, shown
 
     @classmethod
     def load(cls, folder: Path) -> TextModel:
@@ -78,8 +102,9 @@ class TextModel:
             raise ConfigurationError(f"{path} cannot be read: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        facts = _Facts.read(folder, tokenizer)
-        return cls(tokenizer=tokenizer, template=ChatTemplate.read(folder, tokenizer), facts=facts)
+        facts = TextFacts.read(folder, tokenizer)
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        return cls(tokenizer=tokenizer, template=ChatTemplate.read(folder, vocabulary), facts=facts)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -101,11 +126,75 @@ class TextModel:
         """Whether decoding a whole text drops one space at its start."""
         return self._facts.drops_leading_space
 
+    @property
+    def tool_format(self) -> str | None:
+        """
+        Name of the form in which the model was taught to write tool calls.
+
+        None: in none that we know. Tools are told to such a model in a system message, with a form to call
+        them in, so that it may be given tools too.
+        """
+        return None if self._format is None else self._format.name
+
+    @property
+    def tool_start_id(self) -> int | None:
+        """The token that a call begins with, not to be drawn where none is wanted; None: none, or several."""
+        return None if self._format is None else self._tokenizer.token_to_id(self._format.start)
+
+    @property
+    def call_marks_are_tokens(self) -> bool | None:
+        """Whether the marks around calls written as JSON are tokens; None: another form is written."""
+        form = self._format or JSON_TOOLS
+        if form is not JSON_TOOLS:
+            return None
+        return all(self._tokenizer.token_to_id(mark) is not None for mark in (form.start, form.end or ""))
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model marks reasoning before its answers."""
+        return self._think is not None
+
+    @property
+    def think_end_id(self) -> int | None:
+        """The token that ends reasoning; None: none does, or several together."""
+        return None if self._think is None else self._tokenizer.token_to_id(self._think.end)
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether the template's variable `enable_thinking` changes where an answer begins."""
+        if self._think is None or self._template is None:
+            return False
+        on, off = (
+            self._template.ending((), {"enable_thinking": value}, has_tools=False) for value in (True, False)
+        )
+        return on != off
+
+    def opens_reasoning(self, prompt: ChatPrompt) -> bool:
+        """Whether the answer to a prompt begins inside of reasoning that the prompt has opened."""
+        if self._think is None or self._template is None:
+            return False
+        if prompt.continues:
+            return is_open(str(prompt.messages[-1].get("content")), self._think)
+        ending = self._template.ending(
+            prompt.messages, prompt.template_kwargs, has_tools=self._renders_tools(prompt)
+        )
+        return is_open(ending, self._think)
+
+    def _renders_tools(self, prompt: ChatPrompt) -> bool:
+        return self._format is not None and bool(prompt.tools)
+
     def close(self) -> None:
         """End the worker thread; what it is doing is finished first."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def render(self, messages: Sequence[Mapping[str, object]], template_kwargs: Mapping[str, object]) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        template_kwargs: Mapping[str, object],
+        *,
+        tools: Sequence[Mapping[str, object]] = (),
+        continues: bool = False,
+    ) -> str:
         """
         Turn messages into the text that the model was trained on, up to where its answer begins.
 
@@ -116,7 +205,9 @@ class TextModel:
             raise InvalidRequestError(
                 "the model has no chat template; use /v1/completions with a prompt", param="messages"
             )
-        return self._template.render(messages, template_kwargs)
+        return self._template.render(
+            messages, template_kwargs, tools=tools, continues=continues, tells=self._format is None
+        )
 
     async def encode(
         self, text: str, *, add_special_tokens: bool, inline_chars: int = INLINE_CHARS
@@ -148,7 +239,9 @@ class TextModel:
         match prompt:
             case ChatPrompt():
                 param = "messages"
-                text = self.render(prompt.messages, prompt.template_kwargs)
+                text = self.render(
+                    prompt.messages, prompt.template_kwargs, tools=prompt.tools, continues=prompt.continues
+                )
                 ids = await self.encode(text, add_special_tokens=False, inline_chars=inline_chars)
             case TextPrompt():
                 param = "prompt"
@@ -172,11 +265,34 @@ class TextModel:
                     f"{param} must be a token id from 0 to {bound}, got {token}", param=param
                 )
 
-    def stream(
-        self, stops: Sequence[str] = (), *, stop_token_ids: Sequence[int] = (), continues_text: bool = False
-    ) -> TextStream:
-        """Begin the text of one answer; the arguments are TextStream's."""
-        return TextStream(self, stops, stop_token_ids=stop_token_ids, continues_text=continues_text)
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones with their names: what was tokenised to them."""
+        decoder = Detokenizer(drops_space=self.drops_leading_space)
+        return decoder.feed(b"".join(map(self.token_bytes, ids))) + decoder.flush()
+
+    def stream(self, request: InferenceRequest) -> TextStream:
+        """Begin the text of the answer to a request."""
+        prompt, output = request.prompt, request.output
+        chat = prompt if isinstance(prompt, ChatPrompt) else None
+        markers, shown = self._readings[CallSyntax.NONE if output.is_raw else output.calls]
+        reader = None
+        if output.is_raw or chat is None or not markers.is_needed:
+            shown = self._visible
+        else:
+            reader = OutputReader(
+                markers,
+                tools=_declared(chat, output.tools),
+                max_calls=output.max_calls,
+                is_thinking=self.opens_reasoning(chat),
+                is_call=output.calls is CallSyntax.FORCED,
+            )
+        vocabulary = Vocabulary(
+            shown=shown if output.skip_special_tokens else self._bytes,
+            # What goes on from a prompt's text begins with the space that is its own.
+            drops_space=self.drops_leading_space and chat is not None and not chat.continues,
+            eos_ids=self.eos_ids,
+        )
+        return TextStream(vocabulary, request, reader)
 
     def visible_bytes(self, token: int) -> bytes:
         """Bytes that a token adds to the text; special and unknown ones add none."""
@@ -191,182 +307,14 @@ class TextModel:
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    eos_ids: frozenset[int]
-    context_tokens: int | None
-    vocabulary_tokens: int | None
-    decoder: str
-    drops_leading_space: bool
-
-    @classmethod
-    def read(cls, folder: Path, tokenizer: Tokenizer) -> _Facts:
-        config = read_json(folder / "config.json")
-        config = {**config, **config.get("text_config", {})}
-        eos = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-        ids = {eos} if isinstance(eos, int) else set(eos or ())
-        name = token_content(read_json(folder / "tokenizer_config.json").get("eos_token"))
-        own = None if name is None else tokenizer.token_to_id(name)
-        decoder, drops = _decoder_kind(read_json(folder / "tokenizer.json").get("decoder"), folder)
-        return cls(
-            eos_ids=frozenset(ids if own is None else ids | {own}),
-            context_tokens=config.get("max_position_embeddings"),
-            vocabulary_tokens=config.get("vocab_size"),
-            decoder=decoder,
-            drops_leading_space=drops,
-        )
-
-
-def _decoder_kind(decoder: dict[str, Any] | None, folder: Path) -> tuple[str, bool]:
-    """Which byte table a tokenizer.json asks for ("bytes" or "spm"), and whether it drops a leading space."""
-    parts = [] if decoder is None else decoder.get("decoders", [decoder])
-    kinds = {part["type"] for part in parts}
-    if "ByteLevel" in kinds:
-        return "bytes", False
-    if kinds & {"Metaspace", "ByteFallback"}:
-        strips = any(part["type"] == "Strip" and part.get("start", 0) > 0 for part in parts)
-        prepends = any(
-            part["type"] == "Metaspace" and part.get("prepend_scheme") != "never" for part in parts
-        )
-        return "spm", strips or prepends
-    raise ConfigurationError(
-        f"{folder}/tokenizer.json has a decoder that cannot be streamed "
-        f"({', '.join(sorted(kinds)) or 'none'}); it must be ByteLevel, Metaspace or ByteFallback"
-    )
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
-
-
-_BYTE_OF: Final = _byte_alphabet()
-_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
-
-
-def _token_bytes(name: str, *, is_spm: bool) -> bytes:
-    if is_spm:
-        if byte := _BYTE_TOKEN.match(name):
-            return bytes([int(byte[1], 16)])
-        return name.replace("\u2581", " ").encode()
-    try:
-        return bytes([_BYTE_OF[character] for character in name])
-    except KeyError:
-        return name.encode()
-
-
-class Detokenizer:
-    """
-    Ids of one stream to text. A character is given out when its last byte has come.
-
-    Args:
-        model: Whose tokens.
-        continues_text: The text is appended to a prompt's, so that no leading space is dropped.
-    """
-
-    def __init__(self, model: TextModel, *, continues_text: bool) -> None:
-        self._bytes_of = model.visible_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._drops_space = model.drops_leading_space and not continues_text
-
-    def feed(self, ids: Sequence[int]) -> str:
-        """Take the next ids; those beyond the vocabulary and special ones give nothing."""
-        return self._without_space(self._decoder.decode(b"".join(map(self._bytes_of, ids))))
-
-    def flush(self) -> str:
-        """End the text: an unfinished character becomes U+FFFD."""
-        return self._without_space(self._decoder.decode(b"", final=True))
-
-    def _without_space(self, text: str) -> str:
-        if self._drops_space and text:
-            self._drops_space = False
-            return text.removeprefix(" ")
-        return text
-
-
-class TextStream:
-    """
-    The visible text of one answer, from its tokens.
-
-    Args:
-        model: Whose tokens.
-        stops: Texts that end the answer.
-        stop_token_ids: Ids that end it and are not text; the model's own end tokens are neither.
-        continues_text: As for Detokenizer: true for completions, false for chat.
-    """
-
-    def __init__(
-        self,
-        model: TextModel,
-        stops: Sequence[str] = (),
-        *,
-        stop_token_ids: Sequence[int] = (),
-        continues_text: bool = False,
-    ) -> None:
-        self._ends = model.eos_ids.union(stop_token_ids)
-        self._bytes_of = model.visible_bytes
-        self._detokenizer = Detokenizer(model, continues_text=continues_text)
-        self._stop = StopText(stops)
-        self._unsent_tokens = 0
-        self._entries: deque[tuple[int, int, TokenLogprob]] = deque()
-        """Where each token's text begins and ends, for those whose text is not out yet."""
-        self._open: list[TokenLogprob] = []
-        """Tokens that are part of a character still unfinished."""
-        self._decoded_chars = 0
-        self._sent_chars = 0
-        self.tokens = 0
-        """Tokens taken, up to the one that completed a stop text: what usage counts."""
-
-    @property
-    def stopped(self) -> bool:
-        """A stop text has completed: cancel the rest of the generation."""
-        return self._stop.stopped
-
-    def feed(self, chunk: TokenChunk) -> TextChunk | None:
-        """Take the next tokens; None while nothing visible is certain. Tokens after the stop are dropped."""
-        pieces = []
-        for index, token in enumerate(chunk.tokens):
-            if self.stopped:
-                break
-            self.tokens += 1
-            self._unsent_tokens += 1
-            if token in self._ends or not self._bytes_of(token):
-                continue
-            if chunk.logprobs is not None:
-                self._open.append(chunk.logprobs[index])
-            pieces.append(self._pass(self._detokenizer.feed((token,))))
-        return self._chunk("".join(pieces), has_logprobs=chunk.logprobs is not None)
-
-    def flush(self) -> TextChunk | None:
-        """End the answer: what was held back comes out, unless a stop text has completed."""
-        has_logprobs = bool(self._open or self._entries)
-        text = self._pass(self._detokenizer.flush()) + self._stop.flush()
-        return self._chunk(text, has_logprobs=has_logprobs)
-
-    def _pass(self, text: str) -> str:
-        begin, self._decoded_chars = self._decoded_chars, self._decoded_chars + len(text)
-        if text:
-            self._entries.extend((begin, self._decoded_chars, entry) for entry in self._open)
-            self._open.clear()
-        return self._stop.feed(text)
-
-    def _chunk(self, text: str, *, has_logprobs: bool) -> TextChunk | None:
-        self._sent_chars += len(text)
-        if not text:
-            return None
-        logprobs = tuple(self._certain_entries()) if has_logprobs else None
-        tokens, self._unsent_tokens = self._unsent_tokens, 0
-        return TextChunk(text=text, tokens=tokens, logprobs=logprobs)
-
-    def _certain_entries(self) -> list[TokenLogprob]:
-        """Entries whose last character is out; at the stop also the one that the cut went through."""
-        certain = []
-        while self._entries:
-            begin, end, entry = self._entries[0]
-            if end > self._sent_chars and not (self.stopped and begin < self._sent_chars):
-                break
-            certain.append(entry)
-            self._entries.popleft()
-        return certain
+def _declared(prompt: ChatPrompt, names: Sequence[str]) -> Tools:
+    """The tools that an answer may call, with the schemas of their parameters."""
+    declared: dict[str, Mapping[str, object]] = {name: {} for name in names}
+    for tool in prompt.tools:
+        function = tool.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        parameters = function.get("parameters") if isinstance(function, dict) else None
+        properties = parameters.get("properties") if isinstance(parameters, dict) else None
+        if name in declared and isinstance(properties, dict):
+            declared[name] = properties
+    return declared
