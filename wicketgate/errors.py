@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ExitCode(IntEnum):
@@ -39,6 +43,8 @@ class WicketgateError(Exception):
     api_type = "server_error"
     code = "internal_error"
     exit_code = ExitCode.INTERNAL
+    should_retry: bool | None = None
+    """What the header x-should-retry tells SDKs, which try every 5xx again otherwise; None sends none."""
 
     def __init__(
         self,
@@ -75,10 +81,20 @@ class NotFoundError(InvalidRequestError):
 
 
 class MethodNotAllowedError(InvalidRequestError):
-    """The route exists, with another method."""
+    """
+    The route exists, with another method.
+
+    Args:
+        message: What was asked.
+        allowed: Methods that it takes, for the header Allow.
+    """
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
 
 
 class PayloadTooLargeError(InvalidRequestError):
@@ -127,11 +143,38 @@ class BodyTimeoutError(WicketgateError):
     code = "request_timeout"
 
 
+class CancelledRequestError(WicketgateError):
+    """Somebody who may has ended the request before its end; SDKs do not try it again."""
+
+    status = 499
+    api_type = "invalid_request_error"
+    code = "cancelled"
+
+
 class OverloadedError(WicketgateError):
     """Admission refused the request: the queue is full or the wait would be too long."""
 
     status = 429
     code = "overloaded"
+
+
+class RateLimitedError(WicketgateError):
+    """
+    The caller's own limit refused the request.
+
+    Args:
+        message: Which limit, and when there is room again.
+        kind: What ran out.
+        retry_after_s: When there is room again.
+    """
+
+    status = 429
+    code = "rate_limit_exceeded"
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, message: str, *, kind: Literal["requests", "tokens"], retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.api_type = kind
 
 
 class UnavailableError(WicketgateError):
@@ -142,10 +185,22 @@ class UnavailableError(WicketgateError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class InternalError(WicketgateError):
+    """A fault of ours; the same request would meet it again."""
+
+    should_retry = False
+
+
 class EngineFailedError(WicketgateError):
     """The engine could not finish this request."""
 
     code = "engine_failed"
+
+
+class ConvictedRequestError(EngineFailedError):
+    """Engine hosts died over this very request, and the next one would too."""
+
+    should_retry = False
 
 
 class DeadlineExceededError(WicketgateError):
@@ -155,6 +210,7 @@ class DeadlineExceededError(WicketgateError):
     api_type = "timeout_error"
     code = "deadline_exceeded"
     exit_code = ExitCode.TIMED_OUT
+    should_retry = False  # it would take as long again
 
 
 class ConfigurationError(WicketgateError):

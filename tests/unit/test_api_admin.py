@@ -60,7 +60,10 @@ def client(
     keys: Keys | None = None,
 ) -> httpx.AsyncClient:
     guard = Guard(
-        token="secret", hosts=lambda: frozenset({"box.local"}), reads_need_token=reads_need_token, keys=keys
+        token="secret",
+        hosts=lambda: frozenset({"box.local"}),
+        reads_need_token=reads_need_token,
+        keys=lambda: keys,
     )
     app = create_admin_app(operations, more_routes=[], guard=guard if guarded else None)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001")

@@ -62,7 +62,7 @@ class FakeModels:
 
 
 def client(models: FakeModels, *, guarded: bool = False) -> httpx.AsyncClient:
-    guard = Guard(token="secret", hosts=frozenset, reads_need_token=False, keys=None)
+    guard = Guard(token="secret", hosts=frozenset, reads_need_token=False, keys=lambda: None)
     routes = model_routes(models, rows=lambda: [{"id": "demo", "state": "ready"}])
     app = create_admin_app(FakeOperations(), more_routes=routes, guard=guard if guarded else None)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from starlette.routing import Route
 
 from tests.api_fakes import Client, make_app
-from wicketgate.api.keys import Keys, Role, require_keys
+from wicketgate.api.endpoint import Endpoint
+from wicketgate.api.keys import MAX_FILE_BYTES, MAX_KEYS, Keys, Role, require_keys
 from wicketgate.config_fields import is_loopback
 from wicketgate.errors import AuthenticationError, ConfigurationError, ForbiddenError
 
@@ -34,7 +36,7 @@ def keys(tmp_path):
 
 @pytest.mark.parametrize(
     ("authorization", "api_key"),
-    [("Bearer s1", None), ("bearer  s1 ", None), (None, "s1"), ("Bearer s1", "other")],
+    [("Bearer s1", None), ("bearer  s1 ", None), (None, "s1"), ("Bearer s1", "s1"), ("Basic abc", "s1")],
 )
 def test_a_known_key_is_let_in(keys, authorization, api_key):
     assert keys.check(authorization, api_key).id == "alice"
@@ -48,6 +50,8 @@ def test_a_known_key_is_let_in(keys, authorization, api_key):
         (None, "nope", "not known"),
         ("Basic s1", None, "no API key"),
         ("Bearer ", None, "no API key"),
+        ("Bearer s1", "s2", "different keys"),
+        ("Bearer s1", "other", "different keys"),
     ],
 )
 def test_any_other_is_not(keys, authorization, api_key, complaint):
@@ -84,6 +88,42 @@ def test_a_line_that_is_wrong_is_named_by_its_number_and_not_repeated(tmp_path, 
 def test_a_file_without_keys_or_with_one_id_twice_is_refused(tmp_path, lines, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
         Keys.load(write(tmp_path, *lines))
+
+
+def test_a_line_may_bring_limits_of_its_own(tmp_path):
+    keys = Keys.load(write(tmp_path, f"{line('s')}  requests_per_minute=60 streams=none"))
+
+    assert keys.check("Bearer s").limits == (("requests_per_minute", 60), ("streams", None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ("requests=60", "a limit must be one of requests_per_minute, tokens_per_minute, streams"),
+        ("streams=0", "streams must be none or 1 to"),
+        ("streams=four", "streams must be none or 1 to"),
+        ("streams=10000000000000", "streams must be none or 1 to"),
+        ("streams=1 streams=2", "must not name a limit twice"),
+        ("streams", "must be ID user|admin SHA256HEX"),
+    ],
+)
+def test_limits_that_are_wrong_are_refused_with_the_number_of_the_line(tmp_path, fields, complaint):
+    with pytest.raises(ConfigurationError, match=r"line 2: ") as raised:
+        Keys.load(write(tmp_path, "# first", f"{line('s')} {fields}"))
+
+    assert complaint in raised.value.message
+
+
+def test_a_file_of_too_many_keys_is_refused(tmp_path):
+    lines = [f"k{number} user {number:064x}" for number in range(MAX_KEYS + 1)]
+
+    with pytest.raises(ConfigurationError, match="at most 4096 keys, got 4097"):
+        Keys.load(write(tmp_path, *lines))
+
+
+def test_a_file_that_is_far_too_large_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="at most 1 MiB"):
+        Keys.load(write(tmp_path, "#" * MAX_FILE_BYTES))
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
@@ -124,17 +164,40 @@ def test_serving_others_without_keys_is_refused_with_both_fixes(keys):
         require_keys("0.0.0.0", None, key="server.bind")
 
 
+def keyed(keys, **endpoint):
+    async def answer(exchange):
+        await exchange.answer({"client": exchange.client})
+
+    def routes(backend):
+        return [Route("/x", Endpoint(backend.edge, answer, methods=("GET",), **endpoint))]
+
+    return Client(make_app(routes=routes, keys=keys))
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"authorization": "Bearer s1"}, 200)])
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 401), ({"x-api-key": "nope"}, 401), ({"authorization": "Bearer s1"}, 200)]
+)
 async def test_an_endpoint_asks_for_a_key(keys, headers, status):
-    reply = await Client(make_app(keys=keys)).ask("/v1/models", b"", method="GET", headers=headers)
+    reply = await keyed(keys).ask("/x", b"", method="GET", headers=headers)
 
     assert reply.status == status
     assert (reply.headers.get("www-authenticate") == "Bearer") is (status == 401)
 
 
 @pytest.mark.anyio
-async def test_health_asks_for_none(keys):
-    reply = await Client(make_app(keys=keys)).ask("/health/ready", b"", method="GET")
+async def test_a_public_endpoint_asks_for_none(keys):
+    reply = await keyed(keys, is_public=True).ask("/x", b"", method="GET")
 
-    assert reply.status == 200
+    assert (reply.status, reply.json) == (200, {"client": None})
+
+
+@pytest.mark.anyio
+async def test_keys_are_looked_up_anew_for_each_request(keys):
+    held = [keys, None]
+    client = keyed(lambda: held[0])
+    before = await client.ask("/x", b"", method="GET")
+    held.reverse()
+    after = await client.ask("/x", b"", method="GET")
+
+    assert (before.status, after.status) == (401, 200)

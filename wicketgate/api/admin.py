@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wicketgate.api.exchange import envelope
+from wicketgate.api.envelopes import envelope
 from wicketgate.api.keys import Role
 from wicketgate.errors import (
     AuthenticationError,
@@ -81,8 +81,8 @@ class Guard:
     """Names that a Host header may carry, without port, beside those of loopback."""
     reads_need_token: bool
     """The listener is bound off loopback."""
-    keys: Keys | None
-    """An API key of role admin does as well as the token."""
+    keys: Callable[[], Keys | None]
+    """Those of now; one of role admin does as well as the token."""
 
 
 def create_admin_app(
@@ -216,16 +216,17 @@ class _Guarded:
         changes = scope["method"] not in {"GET", "HEAD"} and not scope["path"].startswith(EVALUATIONS)
         probes = scope["path"].startswith("/health/")
         if changes or (self._guard.reads_need_token and not probes):
-            return self._check_token(headers.get("authorization"))
+            return self._check_token(headers.get("authorization"), headers.get("x-api-key"))
         return None
 
-    def _check_token(self, authorization: str | None) -> WicketgateError | None:
+    def _check_token(self, authorization: str | None, api_key: str | None) -> WicketgateError | None:
         given = (authorization or "").removeprefix("Bearer ")
         if hmac.compare_digest(given.encode(), self._guard.token.encode()):
             return None
-        if self._guard.keys is not None:
+        keys = self._guard.keys()
+        if keys is not None:
             try:
-                self._guard.keys.check(authorization, role=Role.ADMIN)
+                keys.check(authorization, api_key, role=Role.ADMIN)
             except WicketgateError as error:
                 return error
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import from_json
 
 from wicketgate.errors import InvalidRequestError
@@ -37,6 +37,8 @@ _FAULTS: Final = {
     "string_too_long": ("must have at most {max_length} characters", "string_above_max_length"),
     "finite_number": ("must be a finite number", "invalid_value"),
     "literal_error": ("must be {expected}", "invalid_value"),
+    "union_tag_invalid": ("must have one of the types {expected_tags}", "invalid_value"),
+    "string_pattern_mismatch": ("must match {pattern}", "invalid_value"),
     "string_type": ("must be a string", "invalid_type"),
     "int_type": ("must be an integer", "invalid_type"),
     "float_type": ("must be a number", "invalid_type"),
@@ -49,9 +51,16 @@ _FAULTS: Final = {
 
 
 class WireModel(BaseModel):
-    """A JSON object that a client sends: nothing is converted, nothing is infinite."""
+    """A JSON object that a client sends: nothing is converted or infinite; what is null counts as absent."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {name: field for name, field in value.items() if field is not None}
+        return value
 
 
 def read_object(data: bytes) -> dict[str, Any]:

@@ -1,168 +1,203 @@
-"""What the body of a chat or completion means: one frozen InferenceRequest, within a model's bounds."""
+"""What the body of a chat or completion means: one InferenceRequest per choice (pure)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from wicketgate.api.openai_models import unsupported
-from wicketgate.errors import InvalidRequestError, NotFoundError
-from wicketgate.inference import ChatPrompt, InferenceRequest, Sampling, TextPrompt, TokenPrompt
+from wicketgate.api import schemas
+from wicketgate.api.openai_messages import template_messages
+from wicketgate.api.openai_models import AllowedChoice, NamedTool, unsupported
+from wicketgate.api.requests import KEY_FIELDS, build_request, check_max_tokens, drawn_seed
+from wicketgate.api.tools import Tool, ToolChoice, plan_tools
+from wicketgate.errors import InvalidRequestError
+from wicketgate.inference import CallSyntax, ChatPrompt, OutputForm, Sampling, TextPrompt, TokenPrompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from wicketgate.api.openai_models import ChatBody, CommonBody, CompletionBody, Message, Part
-    from wicketgate.inference import Prompt
+    from wicketgate.api.openai_models import ChatBody, CommonBody, CompletionBody
+    from wicketgate.api.requests import Arrival, ModelCard
+    from wicketgate.api.tools import ToolPlan
+    from wicketgate.inference import Grammar, InferenceRequest, Prompt
 
 DEFAULT_COMPLETION_TOKENS: Final = 16
 """What OpenAI gives to /v1/completions; a chat may use the rest of the context."""
-_UINT64: Final = 2**64
-_KEY_FIELDS: Final = ("session_id", "prompt_cache_key", "safety_identifier", "user")
-_SESSION_SOURCES: Final = ("x-session-id", "session_id", "prompt_cache_key")
-"""Keys that name a conversation; the others name a person, or nobody."""
-MAX_BIAS: Final = 100.0
-MAX_SESSION_CHARS: Final = 128
+MAX_CHOICES: Final = 128
+"""Answers to one call, all prompts taken together."""
+_SCHEMA_PARAM: Final = "response_format.json_schema.schema"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """A model that can be asked for."""
-
-    id: str
-    created_unix_s: int
-    context_tokens: int
-    vocabulary_tokens: int
-    token_bytes: Callable[[int], bytes]
-    """Bytes of one token by itself, for log-probabilities."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """What a request is besides its body."""
-
-    id: str
-    arrived_s: float
-    session: str | None
-    """Header x-session-id."""
-    client: str | None
-    connection: str | None
-
-
-def find_model(cards: Sequence[ModelCard], name: str | None, *, may_be_absent: bool = False) -> ModelCard:
+def chat_requests(body: ChatBody, *, card: ModelCard, arrival: Arrival) -> tuple[InferenceRequest, ...]:
     """
-    Find the model that a body names.
-
-    Args:
-        may_be_absent: No name means the only model that is served.
+    Make the requests that a chat means, one per choice.
 
     Raises:
-        InvalidRequestError: no name.
-        NotFoundError: no such model.
-    """
-    if name is None:
-        if may_be_absent and len(cards) == 1:
-            return cards[0]
-        raise InvalidRequestError("model is required", param="model", code="missing_required_parameter")
-    for card in cards:
-        if card.id == name:
-            return card
-    raise NotFoundError(
-        f"no model {name[:80]!r} is served here; GET /v1/models lists those that are",
-        param="model",
-        code="model_not_found",
-    )
-
-
-def chat_request(body: ChatBody, *, card: ModelCard, arrival: Arrival) -> InferenceRequest:
-    """
-    Make the request that a chat means.
-
-    Raises:
-        InvalidRequestError: a bound of the model, or what a message holds.
+        InvalidRequestError: a bound of the model, what a message holds, or a form that cannot be enforced.
     """
     param = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     max_tokens = body.max_completion_tokens or body.max_tokens or card.context_tokens
-    _check_max_tokens(max_tokens, param=param, card=card)
-    messages = tuple(_message(message, place=index) for index, message in enumerate(body.messages))
-    prompt = ChatPrompt(messages=messages, template_kwargs={})
+    check_max_tokens(max_tokens, param=param, card=card)
+    answer = _answer_schema(body)
+    plan = plan_tools(
+        _tools(body),
+        tool_choice(body),
+        card=card,
+        param="tools[{index}].function.parameters",
+        max_tokens=max_tokens,
+        answer=answer,
+    )
+    grammar = _grammar(body, plan, answer)
+    prompt = ChatPrompt(
+        messages=template_messages(body.messages),
+        template_kwargs=_template_kwargs(body, card),
+        tools=plan.prompt_tools,
+    )
     logprobs = body.top_logprobs if body.logprobs else None
-    sampling = _sampling(body, card=card, arrival=arrival, max_tokens=max_tokens, logprobs=logprobs)
-    return _request(body, prompt, sampling, card=card, arrival=arrival, api="chat")
+    sampling = _sampling(body, card=card, max_tokens=max_tokens, logprobs=logprobs, grammar=grammar)
+    output = replace(
+        plan.output,
+        skip_special_tokens=body.skip_special_tokens,
+        include_stop=body.include_stop_str_in_output,
+    )
+    return tuple(
+        _request(
+            body,
+            arrival=arrival,
+            card=card,
+            prompt=prompt,
+            sampling=replace(sampling, seed=drawn_seed(body.seed, arrival=arrival, sample=choice)),
+            api="chat",
+            output=output,
+            choice=choice,
+        )
+        for choice in range(body.n)
+    )
 
 
-def completion_request(body: CompletionBody, *, card: ModelCard, arrival: Arrival) -> InferenceRequest:
+def _tools(body: ChatBody) -> list[Tool]:
+    return [
+        Tool(
+            name=entry.function.name,
+            description=entry.function.description,
+            parameters=entry.function.parameters,
+            strict=entry.function.strict,
+        )
+        for entry in body.tools
+    ]
+
+
+def completion_requests(
+    body: CompletionBody, *, card: ModelCard, arrival: Arrival
+) -> tuple[InferenceRequest, ...]:
     """
-    Make the request that a completion means.
+    Make the requests that a completion means: sample j of prompt i is number i * samples(body) + j.
+
+    Of `max_tokens: 0`, which draws nothing, they say 1.
 
     Raises:
         InvalidRequestError: a bound of the model, or what the prompt is.
     """
-    max_tokens = body.max_tokens or DEFAULT_COMPLETION_TOKENS
-    _check_max_tokens(max_tokens, param="max_tokens", card=card)
-    prompt = _prompt(body.prompt)
-    sampling = _sampling(body, card=card, arrival=arrival, max_tokens=max_tokens, logprobs=body.logprobs)
-    return _request(body, prompt, sampling, card=card, arrival=arrival, api="completions")
-
-
-def _check_max_tokens(max_tokens: int, *, param: str, card: ModelCard) -> None:
-    if max_tokens > card.context_tokens:
+    max_tokens = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    check_max_tokens(max_tokens, param="max_tokens", card=card)
+    prompts = _prompts(body.prompt)
+    per_prompt = samples(body)
+    if len(prompts) * per_prompt > MAX_CHOICES:
         raise InvalidRequestError(
-            f"{param} must be at most {card.context_tokens}, the model's context, got {max_tokens}",
-            param=param,
-            code="integer_above_max_value",
+            f"prompts times samples must be at most {MAX_CHOICES}, got {len(prompts)} * {per_prompt}",
+            param="prompt",
+            code="array_above_max_length",
         )
+    logprobs = body.logprobs
+    if per_prompt > body.n and logprobs is None:
+        logprobs = 0  # the best are found by them
+    sampling = _sampling(body, card=card, max_tokens=max(max_tokens, 1), logprobs=logprobs, grammar=None)
+    output = OutputForm(
+        is_raw=True,
+        skip_special_tokens=body.skip_special_tokens,
+        include_stop=body.include_stop_str_in_output,
+    )
+    requests = []
+    for choice in range(len(prompts) * per_prompt):
+        index, sample = divmod(choice, per_prompt)
+        # With a seed, a prompt is answered the same alone and among others.
+        seed = drawn_seed(body.seed, arrival=arrival, sample=choice if body.seed is None else sample)
+        requests.append(
+            _request(
+                body,
+                arrival=arrival,
+                card=card,
+                prompt=prompts[index],
+                sampling=replace(sampling, seed=seed),
+                api="completions",
+                output=output,
+                choice=choice,
+            )
+        )
+    return tuple(requests)
 
 
-def _message(message: Message, *, place: int) -> dict[str, object]:
-    where = f"messages[{place}]"
-    if message.tool_calls:
-        raise unsupported(f"{where}.tool_calls")
-    if message.role == "tool":
-        if message.tool_call_id is None:
-            raise _missing(f"{where}.tool_call_id")
+def samples(body: CompletionBody) -> int:
+    """Return how many answers are drawn to each prompt; the best n of them are sent."""
+    return body.best_of or body.n
+
+
+def tool_choice(body: ChatBody) -> ToolChoice:
+    """Return what a chat says about the calling of its tools."""
+    parallel = body.parallel_tool_calls
+    match body.tool_choice:
+        case NamedTool(function=function):
+            return ToolChoice(kind="named", name=function.name, parallel=parallel)
+        case AllowedChoice(allowed_tools=allowed):
+            names = tuple(tool.function.name for tool in allowed.tools)
+            return ToolChoice(kind=allowed.mode, allowed=names, parallel=parallel)
+        case word:
+            return ToolChoice(kind=word or "auto", parallel=parallel)
+
+
+def _answer_schema(body: ChatBody) -> schemas.Schema | None:
+    """Return the checked schema of an answer; None where it may be any text."""
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return {"type": "object"}
+    if wanted.json_schema is None:
+        param = "response_format.json_schema"
+        raise InvalidRequestError(f"{param} is required", param=param, code="missing_required_parameter")
+    return schemas.checked(wanted.json_schema.schema_, strict=wanted.json_schema.strict, param=_SCHEMA_PARAM)
+
+
+def _grammar(body: ChatBody, plan: ToolPlan, answer: schemas.Schema | None) -> Grammar | None:
+    if plan.grammar is not None or answer is None:
+        return plan.grammar
+    if plan.output.calls is CallSyntax.NATIVE:
         raise InvalidRequestError(
-            f"{where}.tool_call_id must be the id of a tool call in an earlier message",
-            param=f"{where}.tool_call_id",
+            "response_format and calls of tools do not go together for this model, which writes calls in a"
+            " form of its own; send tool_choice none or required",
+            param="response_format",
+            code="invalid_parameter_combination",
         )
-    if message.content is None:
-        raise _missing(f"{where}.content")
-    text = message.content
-    if not isinstance(text, str):
-        text = "".join(_part(part, where=f"{where}.content[{index}]") for index, part in enumerate(text))
-    # Templates know "system"; OpenAI's "developer" means the same.
-    rendered: dict[str, object] = {
-        "role": "system" if message.role == "developer" else message.role,
-        "content": text,
-    }
-    if message.name is not None:
-        rendered["name"] = message.name
-    if message.reasoning_content is not None:
-        rendered["reasoning_content"] = message.reasoning_content
-    return rendered
+    assert body.response_format is not None
+    if body.response_format.type == "json_object":
+        return schemas.json_object("response_format")
+    return schemas.grammar(answer, param=_SCHEMA_PARAM)
 
 
-def _part(part: Part, *, where: str) -> str:
-    if part.type not in {"text", "refusal"}:
-        raise InvalidRequestError(
-            f"{where}.type {part.type} is not supported; it must be text",
-            param=f"{where}.type",
-            code="unsupported_value",
-        )
-    text = part.text if part.type == "text" else part.refusal
-    if text is None:
-        raise _missing(f"{where}.{part.type}")
-    return text
+def _template_kwargs(body: ChatBody, card: ModelCard) -> Mapping[str, object]:
+    effort = body.reasoning_effort
+    if effort is None or (effort == "none" and not card.thinks):
+        return body.chat_template_kwargs
+    if not card.thinks or (effort == "none" and not card.can_stop_thinking):
+        raise unsupported("reasoning_effort")
+    thinking = {"enable_thinking": False} if effort == "none" else {"reasoning_effort": effort}
+    return {**thinking, **body.chat_template_kwargs}
 
 
-def _missing(param: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param} is required", param=param, code="missing_required_parameter")
-
-
-def _prompt(value: object) -> Prompt:
-    """Read one prompt: text, a list of one text, ids, or a list of one list of ids."""
+def _prompts(value: object) -> list[TextPrompt | TokenPrompt]:
+    """Read prompts: text, a list of texts, ids, or a list of lists of ids."""
     if isinstance(value, str):
-        return TextPrompt(text=value)
+        return [TextPrompt(text=value)]
     if not isinstance(value, list):
         raise _wrong_prompt("prompt", "text, or a list of token ids")
     if not value:
@@ -174,14 +209,10 @@ def _prompt(value: object) -> Prompt:
         if type(entry) is not wanted:
             raise _wrong_prompt(f"prompt[{index}]", "of the type of prompt[0]")
     if wanted is int:
-        return _ids(value, where="prompt")
-    if len(value) > 1:
-        raise InvalidRequestError(
-            f"several prompts in one request are not supported yet, got {len(value)}",
-            param="prompt",
-            code="unsupported_value",
-        )
-    return TextPrompt(text=value[0]) if wanted is str else _ids(value[0], where="prompt[0]")
+        return [_ids(value, where="prompt")]
+    if wanted is str:
+        return [TextPrompt(text=text) for text in value]
+    return [_ids(ids, where=f"prompt[{index}]") for index, ids in enumerate(value)]
 
 
 def _ids(value: list[Any], *, where: str) -> TokenPrompt:
@@ -201,24 +232,21 @@ def _wrong_prompt(param: str, wanted: str) -> InvalidRequestError:
 
 
 def _sampling(
-    body: CommonBody, *, card: ModelCard, arrival: Arrival, max_tokens: int, logprobs: int | None
+    body: CommonBody, *, card: ModelCard, max_tokens: int, logprobs: int | None, grammar: Grammar | None
 ) -> Sampling:
+    """Return how the tokens of all choices are drawn, but for the seed."""
     if body.min_tokens > max_tokens:
         raise InvalidRequestError(
-            f"min_tokens must be at most max_tokens ({max_tokens}), got {body.min_tokens}",
-            param="min_tokens",
-            code="integer_above_max_value",
+            f"min_tokens must be at most max_tokens ({max_tokens}), got {body.min_tokens}", param="min_tokens"
         )
     for index, token in enumerate(body.stop_token_ids):
         if not 0 <= token < card.vocabulary_tokens:
             param = f"stop_token_ids[{index}]"
             bound = card.vocabulary_tokens - 1
             raise InvalidRequestError(f"{param} must be from 0 to {bound}, got {token}", param=param)
-    # Without a seed the text is as random as the request's id, and repeatable by it.
-    seed = int(arrival.id[-16:], 16) if body.seed is None else body.seed % _UINT64
     return Sampling(
         max_tokens=max_tokens,
-        seed=seed,
+        seed=0,
         # A nucleus of no mass holds the likeliest token only; mlx-lm would take 0 as off.
         temperature=0.0 if body.top_p == 0 else body.temperature,
         top_p=1.0 if body.top_p == 0 else body.top_p,
@@ -232,6 +260,7 @@ def _sampling(
         stop_token_ids=tuple(body.stop_token_ids),
         ignore_eos=body.ignore_eos,
         min_tokens=body.min_tokens,
+        grammar=grammar,
     )
 
 
@@ -243,42 +272,32 @@ def _biases(biases: Mapping[str, float], *, card: ModelCard) -> tuple[tuple[int,
         if token >= card.vocabulary_tokens:
             bound = card.vocabulary_tokens - 1
             raise InvalidRequestError(f"{param} must name a token id from 0 to {bound}", param=param)
-        if abs(bias) > MAX_BIAS:
-            raise InvalidRequestError(
-                f"{param} must be from -{MAX_BIAS:g} to {MAX_BIAS:g}, got {bias:g}", param=param
-            )
         read[token] = bias
     return tuple(read.items())
 
 
 def _request(
-    body: CommonBody, prompt: Prompt, sampling: Sampling, *, card: ModelCard, arrival: Arrival, api: str
+    body: CommonBody,
+    *,
+    arrival: Arrival,
+    card: ModelCard,
+    prompt: Prompt,
+    sampling: Sampling,
+    api: str,
+    output: OutputForm,
+    choice: int,
 ) -> InferenceRequest:
-    key, source = _key(body, arrival)
-    return InferenceRequest(
-        id=arrival.id,
-        model=card.id,
+    return build_request(
+        card=card,
+        arrival=arrival,
         prompt=prompt,
         sampling=sampling,
-        arrived_s=arrival.arrived_s,
-        key=key,
-        key_source=source,
-        stop=tuple(body.stop),
-        stream=body.stream,
         api=api,
-        client=arrival.client,
-        connection=arrival.connection,
+        names={name: getattr(body, name) for name in KEY_FIELDS},
+        stop=body.stop,
+        stream=body.stream,
         priority=body.priority,
-        # No client finds out by the time to its first token what another has asked.
-        salt=body.cache_salt if arrival.client is None else f"{arrival.client} {body.cache_salt}",
-        session=key[:MAX_SESSION_CHARS] if source in _SESSION_SOURCES else "",
+        cache_salt=body.cache_salt,
+        output=output,
+        choice=choice,
     )
-
-
-def _key(body: CommonBody, arrival: Arrival) -> tuple[str, str]:
-    if arrival.session:
-        return arrival.session, "x-session-id"
-    for name in _KEY_FIELDS:
-        if value := getattr(body, name):
-            return value, name
-    return arrival.id, "request"

@@ -1,238 +1,151 @@
 """
-Answers of /v1/chat/completions and /v1/completions as clients read them, whole and in pieces (pure).
+What answers of /v1/chat/completions and /v1/completions have in common on the wire (pure).
 
-Deltas are added up by the clients, so that role comes once and text never twice; one chunk with a finish
-reason, no text in it; the usage chunk after it, with no choices; [DONE] in the same write.
+Deltas are added up by the clients, so that role comes once and text never twice; per choice one chunk with a
+finish reason, no text in it; the usage chunk after all, with no choices; [DONE] in the same write.
 """
 
 from __future__ import annotations
 
-import codecs
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from transport import sse
-from wicketgate.inference import FinishReason, TextPrompt, TokenPrompt
+from wicketgate.api.envelopes import error_event
+from wicketgate.inference import FinishReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from wicketgate.inference import Finished, InferenceRequest, Prompt, TokenLogprob
-    from wicketgate.pipeline.text import TextChunk
+    from wicketgate.errors import WicketgateError
+    from wicketgate.inference import Finished
 
 MIN_LOGPROB: Final = -9999.0
 """What OpenAI writes for a probability of nothing; JSON has no infinity."""
-_HOLE: Final = "\u0000text\u0000"
+HOLE: Final = "\u0000text\u0000"
 """Where a chunk's text goes; no id or model name holds a NUL."""
 
 
-class Form(Protocol):
-    """How one of the two APIs writes a choice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What every chunk of an answer says of it."""
 
-    id_prefix: str
-    name: str
-    """The answer's `object`."""
-    chunk_name: str
-    """The `object` of a piece of a stream."""
-    opening: dict[str, object] | None
-    """What a stream's first choice holds, where the API has one before any text."""
+    request_id: str
+    model: str
+    created_unix_s: int
+    fingerprint: str
+    has_usage: bool
+    """stream_options.include_usage."""
 
-    def piece(self, text: str | None) -> dict[str, object]:
-        """Write text of a stream; None is the end, without text."""
+    @property
+    def digits(self) -> str:
+        """The random part of the request's id."""
+        return self.request_id.removeprefix("req_")
 
-    def message(self, text: str) -> dict[str, object]:
-        """Write the text of a whole answer."""
+    def head(self, *, prefix: str, name: str) -> dict[str, object]:
+        """Return the fields before the choices."""
+        head: dict[str, object] = {
+            "id": f"{prefix}{self.digits}",
+            "object": name,
+            "created": self.created_unix_s,
+            "model": self.model,
+        }
+        if self.fingerprint:
+            head["system_fingerprint"] = self.fingerprint
+        return head
 
-    def logprobs(self, entries: Sequence[TokenLogprob]) -> dict[str, object]:
-        """Write log-probabilities of the next tokens of the answer."""
 
-
-class Writer:
+class Chunks:
     """
-    Writes the answer to one request.
+    Writes the chunks of one stream.
 
     Args:
-        created_unix_s: When the request came.
-        has_usage: stream_options.include_usage.
+        head: What each begins with.
+        has_usage: The last one tells usage, and those before it that it is still to come.
     """
 
-    def __init__(
-        self, form: Form, request: InferenceRequest, *, created_unix_s: int, has_usage: bool
-    ) -> None:
-        self._form = form
-        self._about: dict[str, object] = {
-            "id": f"{form.id_prefix}{request.id.removeprefix('req_')}",
-            "object": form.chunk_name,
-            "created": created_unix_s,
-            "model": request.model,
-        }
+    def __init__(self, head: dict[str, object], *, has_usage: bool) -> None:
+        self._head = head
         self._has_usage = has_usage
-        self._has_logprobs = request.sampling.logprobs is not None
-        self._encoder = sse.ChunkEncoder(self._chunk(form.piece(_HOLE)), hole=_HOLE)
 
-    def first(self) -> bytes:
-        """Write what a stream begins with, before any text."""
-        return b"" if self._form.opening is None else sse.event(self._chunk(self._form.opening))
+    def event(self, choice: dict[str, object]) -> bytes:
+        """Write a chunk with one choice."""
+        return sse.event(self._value([choice], usage=None))
 
-    def delta(self, chunk: TextChunk) -> bytes:
-        """Write one event with text, and the log-probabilities of its tokens where asked for."""
-        if chunk.logprobs is None:
-            return self._encoder.encode(chunk.text)
-        logprobs = self._form.logprobs(chunk.logprobs)
-        return sse.event(self._chunk(self._form.piece(chunk.text), logprobs=logprobs))
+    def encoder(self, choice: dict[str, object]) -> sse.ChunkEncoder:
+        """Return what writes chunks that differ in one text only; in the choice HOLE stands for it."""
+        return sse.ChunkEncoder(self._value([choice], usage=None), hole=HOLE)
 
-    def last(self, finished: Finished) -> bytes:
-        """Write the finish reason, usage where asked for, and the end."""
-        end = sse.event(self._chunk(self._form.piece(None), finish_reason=_reason(finished)))
-        if self._has_usage:
-            end += sse.event({**self._about, "choices": [], "usage": usage(finished)})
-        return end + sse.DONE
+    def closing(self, usage: dict[str, object]) -> bytes:
+        """Write the end of the stream."""
+        if not self._has_usage:
+            return sse.DONE
+        return sse.event(self._value([], usage=usage)) + sse.DONE
 
-    def whole(self, chunks: Sequence[TextChunk], finished: Finished) -> dict[str, object]:
-        """Return the answer to a request that does not stream."""
-        entries = [entry for chunk in chunks for entry in chunk.logprobs or ()]
-        choice = {
-            "index": 0,
-            **self._form.message("".join(chunk.text for chunk in chunks)),
-            "logprobs": self._form.logprobs(entries) if self._has_logprobs else None,
-            "finish_reason": _reason(finished),
-        }
-        about = {**self._about, "object": self._form.name}
-        return {**about, "choices": [choice], "usage": usage(finished)}
-
-    def _chunk(
-        self, piece: dict[str, object], *, logprobs: object = None, finish_reason: str | None = None
+    def _value(
+        self, choices: list[dict[str, object]], *, usage: dict[str, object] | None
     ) -> dict[str, object]:
-        choice = {"index": 0, **piece, "logprobs": logprobs, "finish_reason": finish_reason}
-        chunk: dict[str, object] = {**self._about, "choices": [choice]}
+        value: dict[str, object] = {**self._head, "choices": choices}
         if self._has_usage:
-            chunk["usage"] = None
-        return chunk
+            value["usage"] = usage
+        return value
 
 
-class ChatForm:
+def failure(error: WicketgateError) -> bytes:
+    """Write the end of a stream that failed after its status was sent."""
+    return error_event(error)
+
+
+def usage(ends: Sequence[Finished], *, per_prompt: int) -> dict[str, object]:
     """
-    Messages and deltas.
+    Write what a call cost.
 
     Args:
-        token_bytes: Bytes of one token by itself.
+        ends: Of its choices, in order; those of one prompt stand together.
+        per_prompt: How many those are; the prompt counts once.
     """
-
-    id_prefix = "chatcmpl-"
-    name = "chat.completion"
-    chunk_name = "chat.completion.chunk"
-
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
-        self._token_bytes = token_bytes
-        self.opening: dict[str, object] | None = {
-            "delta": {"role": "assistant", "content": "", "refusal": None}
-        }
-
-    def piece(self, text: str | None) -> dict[str, object]:
-        """Write a delta."""
-        return {"delta": {} if text is None else {"content": text}}
-
-    def message(self, text: str) -> dict[str, object]:
-        """Write a message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None, "annotations": []}}
-
-    def logprobs(self, entries: Sequence[TokenLogprob]) -> dict[str, object]:
-        """Write every token with its bytes and the best alternatives, best first."""
-        content = [
-            {
-                **self._token(entry.token, entry.logprob),
-                "top_logprobs": [self._token(token, logprob) for token, logprob in entry.top],
-            }
-            for entry in entries
-        ]
-        return {"content": content, "refusal": None}
-
-    def _token(self, token: int, logprob: float) -> dict[str, object]:
-        data = self._token_bytes(token)
-        return {"token": token_text(data), "logprob": max(logprob, MIN_LOGPROB), "bytes": list(data)}
-
-
-class CompletionForm:
-    """
-    Text, and log-probabilities in the old form.
-
-    Args:
-        token_bytes: Bytes of one token by itself.
-        prompt_chars: Characters of the prompt: text offsets count from its start.
-    """
-
-    id_prefix = "cmpl-"
-    name = chunk_name = "text_completion"
-
-    def __init__(self, token_bytes: Callable[[int], bytes], *, prompt_chars: int) -> None:
-        self._token_bytes = token_bytes
-        self._offset = prompt_chars
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        self.opening: dict[str, object] | None = None
-
-    def piece(self, text: str | None) -> dict[str, object]:
-        """Write text."""
-        return {"text": text or ""}
-
-    def message(self, text: str) -> dict[str, object]:
-        """Write text."""
-        return {"text": text}
-
-    def logprobs(self, entries: Sequence[TokenLogprob]) -> dict[str, object]:
-        """Write four lists. The chosen token is always among the best of its place, as the same number."""
-        offsets, top = [], []
-        for entry in entries:
-            # Different tokens can look the same: of those the likeliest stays, the chosen one always.
-            best = {self._name(token): max(value, MIN_LOGPROB) for token, value in reversed(entry.top)}
-            best[self._name(entry.token)] = max(entry.logprob, MIN_LOGPROB)
-            top.append(best)
-            offsets.append(self._offset)
-            self._offset += len(self._characters.decode(self._token_bytes(entry.token)))
-        return {
-            "tokens": [self._name(entry.token) for entry in entries],
-            "token_logprobs": [max(entry.logprob, MIN_LOGPROB) for entry in entries],
-            "top_logprobs": top,
-            "text_offset": offsets,
-        }
-
-    def _name(self, token: int) -> str:
-        data = self._token_bytes(token)
-        return token_text(data) if _is_text(data) else f"bytes:{token_text(data)}"
-
-
-def prompt_chars(prompt: Prompt, token_bytes: Callable[[int], bytes]) -> int:
-    """Count the characters of a completion's prompt; a chat has no text offsets, so that its count is 0."""
-    match prompt:
-        case TextPrompt(text=text):
-            return len(text)
-        case TokenPrompt(ids=ids):
-            return len(b"".join(map(token_bytes, ids)).decode("utf-8", "replace"))
-        case _:
-            return 0
-
-
-def usage(finished: Finished) -> dict[str, object]:
-    """Write what a request cost."""
+    prompts = ends[::per_prompt]
+    prompt_tokens = sum(end.prompt_tokens for end in prompts)
+    completion_tokens = sum(end.completion_tokens for end in ends)
     return {
-        "prompt_tokens": finished.prompt_tokens,
-        "completion_tokens": finished.completion_tokens,
-        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": finished.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(end.cached_tokens for end in prompts)},
+        "completion_tokens_details": {"reasoning_tokens": sum(end.reasoning_tokens for end in ends)},
     }
+
+
+def ending(finished: Finished, *, reason: str | None = None) -> dict[str, object]:
+    """
+    Write how a choice has ended; what stopped it is told where the client has named it.
+
+    Args:
+        finished: The end.
+        reason: Instead of `stop`.
+    """
+    if finished.reason is FinishReason.LENGTH:
+        return {"finish_reason": "length"}
+    end: dict[str, object] = {"finish_reason": reason or "stop"}
+    if finished.stop is not None:
+        end["stop_reason"] = finished.stop
+    return end
+
+
+def json_logprob(logprob: float) -> float:
+    """Return a log-probability that JSON can hold."""
+    return max(logprob, MIN_LOGPROB)
 
 
 def token_text(data: bytes) -> str:
     r"""Show a token: its text, or for a part of a character the bytes as \xe4\xbd."""
-    return data.decode() if _is_text(data) else "".join(f"\\x{byte:02x}" for byte in data)
+    return data.decode() if is_text(data) else "".join(f"\\x{byte:02x}" for byte in data)
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Tell whether a token is whole characters."""
     try:
         data.decode()
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _reason(finished: Finished) -> str:
-    return "length" if finished.reason is FinishReason.LENGTH else "stop"

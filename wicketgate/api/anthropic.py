@@ -1,0 +1,94 @@
+"""Anthropic's API: POST /v1/messages and /v1/messages/count_tokens; any version of it, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.routing import Route
+
+from wicketgate.api.anthropic_models import (
+    FIELDS,
+    MessagesBody,
+    PromptBody,
+    read_messages_body,
+    read_prompt_body,
+)
+from wicketgate.api.anthropic_requests import read_prompt, read_request
+from wicketgate.api.anthropic_wire import MessageForm
+from wicketgate.api.described import Described
+from wicketgate.api.dialects import dropped_header
+from wicketgate.api.endpoint import Endpoint
+from wicketgate.api.envelopes import Family
+from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.job_call import JobCall
+from wicketgate.api.order import Order
+from wicketgate.api.requests import find_model
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.routing import BaseRoute
+
+    from wicketgate.api.backend import Backend
+    from wicketgate.api.exchange import Exchange, Headers
+
+ROUTES: Final = (
+    Described(path="/v1/messages", method="POST", body=MessagesBody, summary="Answer in Anthropic's form"),
+    Described(
+        path="/v1/messages/count_tokens",
+        method="POST",
+        body=PromptBody,
+        summary="Count the tokens of a prompt, with template and tools",
+    ),
+)
+
+
+def message_routes(backend: Backend) -> list[BaseRoute]:
+    """Build the routes."""
+    api = _Anthropic(backend=backend)
+
+    def route(path: str, handle: Callable[[Exchange], Awaitable[None]]) -> Route:
+        return Route(path, Endpoint(backend.edge, handle, methods=("POST",), family=Family.ANTHROPIC))
+
+    return [route("/v1/messages", api.create), route("/v1/messages/count_tokens", api.count_tokens)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Anthropic:
+    backend: Backend
+
+    async def create(self, exchange: Exchange) -> None:
+        """Answer POST /v1/messages."""
+        intake = await read_intake(exchange, self.backend)
+        ignored = self._ignored(intake.fields)
+        body = read_messages_body(intake.fields)
+        card = find_model(self.backend.models(), body.model)
+        request, dropped = read_request(body, card=card, arrival=intake.arrival)
+        form = MessageForm(
+            request_id=exchange.request_id,
+            model=request.model,
+            max_tokens=body.max_tokens,
+            shows_thinking=body.thinking is None or body.thinking.display != "omitted",
+        )
+        headers = (*ignored, *dropped_header(dropped))
+        order = Order(requests=(request,), form=form, stream=body.stream, headers=headers)
+        await self.backend.generation.serve(exchange, order)
+
+    async def count_tokens(self, exchange: Exchange) -> None:
+        """Answer POST /v1/messages/count_tokens."""
+        intake = await read_intake(exchange, self.backend)
+        ignored = self._ignored(intake.fields)
+        body = read_prompt_body(intake.fields)
+        card = find_model(self.backend.models(), body.model)
+        meant = read_prompt(body, card=card, max_tokens=card.context_tokens)
+
+        async def count() -> object:
+            return {"input_tokens": len(await self.backend.jobs.tokenize(card.id, meant.prompt))}
+
+        headers = (*ignored, *dropped_header(meant.dropped))
+        await JobCall(exchange, self.backend).run(count, headers=headers)
+
+    def _ignored(self, fields: Mapping[str, Any]) -> Headers:
+        refuses = self.backend.edge.settings().refuses_unknown_fields
+        return ignored_headers(fields, FIELDS, refuses=refuses)
