@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SOURCES := wicketgate governor qos rollout transport bench tests
 # What decides: pure, and every branch of it tested.
-CORES := governor/*,qos/*,rollout/*,transport/sse.py,transport/streams.py,transport/limits.py,wicketgate/snapshot.py,wicketgate/pipeline/queue.py,wicketgate/pipeline/prefix.py,wicketgate/pipeline/stop_text.py,wicketgate/engine/scheduler.py,wicketgate/engine/plant.py,wicketgate/engine/supervision.py
+CORES := governor/*,qos/*,rollout/*,transport/sse.py,transport/streams.py,transport/limits.py,transport/budgets.py,transport/connection.py,transport/connection_counters.py,transport/counters.py,transport/deadlines.py,transport/events.py,transport/forwarded.py,transport/frames.py,transport/headers.py,transport/outbox.py,transport/preface.py,transport/proxy_protocol.py,transport/rates.py,transport/receiving.py,transport/sending.py,transport/triage.py,transport/wire.py,wicketgate/snapshot.py,wicketgate/pipeline/queue.py,wicketgate/pipeline/prefix.py,wicketgate/pipeline/phrases.py,wicketgate/pipeline/token_bytes.py,wicketgate/pipeline/entries.py,wicketgate/pipeline/thinking.py,wicketgate/pipeline/chat_messages.py,wicketgate/pipeline/output_reader.py,wicketgate/pipeline/probe.py,wicketgate/pipeline/score_plan.py,wicketgate/pipeline/pieces.py,wicketgate/pipeline/tools/*,wicketgate/api/cors.py,wicketgate/api/patience.py,wicketgate/api/responses_store.py,wicketgate/api/envelopes.py,wicketgate/api/schemas.py,wicketgate/engine/scheduler.py,wicketgate/engine/plant.py,wicketgate/engine/supervision.py
 FOUND := $(firstword $(foreach v,3.11 3.12 3.13 3.14,$(shell command -v python$(v) 2>/dev/null)))
 PYTHON ?= $(FOUND)
 

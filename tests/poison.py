@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from wicketgate.engine.wire import Grammar, Score, Submit, Warm
+from wicketgate.engine.wire import Assess, Embed, Grammar, JobMessage, Score, Submit, Warm
 
 VOCABULARY: Final = 1536
 CONTEXT: Final = 2048
@@ -29,7 +29,7 @@ class Frame:
 
     kind: str
     name: str
-    message: Submit | Score | Warm
+    message: Submit | JobMessage | Warm
     fate: Fate
 
 
@@ -185,8 +185,9 @@ _SERVED: Final[dict[str, dict[str, dict[str, Any]]]] = {
     },
 }
 
-_SCORES: Final[dict[str, tuple[Score, Fate]]] = {
-    "empty query": (_score(query=[]), "refused"),
+_JOBS: Final[dict[str, tuple[JobMessage, Fate]]] = {
+    "empty query": (_score(query=[]), "served"),
+    "empty query and item": (_score(query=[], items=[[7], []]), "refused"),
     "no items": (_score(items=[]), "refused"),
     "no labels": (_score(labels=[]), "refused"),
     "empty label": (_score(labels=[[5], []]), "refused"),
@@ -195,6 +196,16 @@ _SCORES: Final[dict[str, tuple[Score, Fate]]] = {
     "longer than the context": (_score(items=[[7] * CONTEXT]), "refused"),
     "ten thousand items": (_score(items=[[7]] * 10_000), "refused"),
     "empty item": (_score(items=[[], [7]]), "served"),
+    "nothing to assess": (Assess(id=STREAM, prompt=[]), "refused"),
+    "an assess past the vocabulary": (Assess(id=STREAM, prompt=[VOCABULARY]), "refused"),
+    "an assess longer than the context": (Assess(id=STREAM, prompt=[7] * (CONTEXT + 1)), "refused"),
+    "too many alternatives": (Assess(id=STREAM, prompt=PROMPT, top=21), "refused"),
+    "all alternatives that there may be": (Assess(id=STREAM, prompt=PROMPT, top=20), "served"),
+    "nothing to embed": (Embed(id=STREAM, prompts=[]), "refused"),
+    "an empty prompt to embed": (Embed(id=STREAM, prompts=[PROMPT, []]), "refused"),
+    "an embed past the vocabulary": (Embed(id=STREAM, prompts=[PROMPT, [-1]]), "refused"),
+    "a thousand prompts to embed": (Embed(id=STREAM, prompts=[PROMPT] * 1000), "refused"),
+    "prompts of all lengths to embed": (Embed(id=STREAM, prompts=[[7], [7] * 500, PROMPT]), "served"),
 }
 
 _WARMS: Final[dict[str, Warm]] = {
@@ -216,7 +227,7 @@ def _frames() -> list[Frame]:
         for name, fields in cases.items()
     ]
     found += [
-        Frame(kind="scores", name=name, message=score, fate=fate) for name, (score, fate) in _SCORES.items()
+        Frame(kind="scores", name=name, message=score, fate=fate) for name, (score, fate) in _JOBS.items()
     ]
     found += [
         Frame(kind="warm jobs", name=name, message=warm, fate="refused") for name, warm in _WARMS.items()

@@ -3,7 +3,7 @@ Every key of runtime.yaml: name, type, default, bounds, meaning, and whether it 
 
 A section is a frozen pydantic model. HOT on a key or on a whole section means that a running gateway
 follows a change; all others need a restart. Sections that become parameters of a core are in
-`config_cores` and `config_rollout`.
+`config_cores` and `config_rollout`, those of listeners in `config_edge`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from wicketgate.config_cores import GovernorSection, QosSection
+from wicketgate.config_edge import (
+    AdminSection,
+    HealthSection,
+    MetricsSection,
+    SecuritySection,
+    ServerSection,
+)
 from wicketgate.config_fields import (
     HOT,
-    Bind,
     Bytes,
-    HostName,
     LocalPath,
     ModelPath,
     Name,
@@ -34,65 +39,6 @@ from wicketgate.config_rollout import EVERYTHING_ON, RolloutSection
 if TYPE_CHECKING:
     from rollout.spec import Spec
     from wicketgate.config_faults import Fault
-
-
-class ServerSection(Section):
-    """The listener for clients."""
-
-    bind: Bind = "127.0.0.1:8000"
-    """Address and port of the APIs and of /health; port 0 takes a free one."""
-    tls_certificate: LocalPath | None = None
-    """PEM file with the certificate chain; with it the listener speaks TLS only."""
-    tls_key: LocalPath | None = None
-    """PEM file with the certificate's private key."""
-    backlog: Annotated[int, Field(ge=1, le=65_535)] = 1024
-    """Connections that the system may hold until they are accepted."""
-    max_body_bytes: Annotated[Bytes, Field(ge=1024, le=1 << 30), HOT] = 8 << 20
-    """Largest request body; a larger one is refused with 413."""
-    body_timeout_s: Annotated[Seconds, Field(ge=0.1, le=3600), HOT] = 10.0
-    """A client that has not sent its whole body by then gets 408."""
-    keep_alive_s: Annotated[Seconds, Field(ge=1, le=86_400)] = 75.0
-    """An idle connection is closed after this."""
-    max_streams_per_connection: Annotated[int, Field(ge=1, le=65_535)] = 256
-    """Streams that one HTTP/2 connection may have open; the next one is refused."""
-    unknown_fields: Annotated[Literal["ignore", "refuse"], HOT] = "ignore"
-    """What to do with a request field that nobody knows: ignore and name it in a header, or answer 400."""
-    hold_headers_s: Annotated[Seconds, Field(ge=0, le=60), HOT] = 1.0
-    """How long a streamed answer's headers wait for the first token, so that a failure has its status."""
-    request_timeout_s: Annotated[Seconds, Field(ge=1, le=86_400), HOT] = 600.0
-    """Longest life of a request; it then ends with 504, or with an error event in a stream."""
-    drain_timeout_s: Annotated[Seconds, Field(ge=0, le=3600), HOT] = 30.0
-    """How long streams in flight may finish at shutdown before they are cancelled."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            given, other = ("tls_key", "tls_certificate") if self.tls_key else ("tls_certificate", "tls_key")
-            raise contradiction(given, f"is set, and {other} is not", f"set {other} too, or remove {given}")
-        return self
-
-
-class AdminSection(Section):
-    """The listener for operators: /metrics, /health, state and commands."""
-
-    bind: Bind = "127.0.0.1:8001"
-    """Address and port; port 0 takes a free one."""
-    allowed_hosts: Annotated[tuple[HostName, ...], HOT] = ("host.docker.internal",)
-    """Names that a request's Host header may carry besides this machine's own."""
-
-
-class MetricsSection(Section):
-    """Where Prometheus may scrape."""
-
-    public: bool = False
-    """Serve /metrics on server.bind too, not only on the admin listener."""
-
-
-class SecuritySection(Section):
-    """Who may call."""
-
-    api_keys_file: LocalPath | None = None
-    """File of API keys, mode 0600; without it there are no keys, and only loopback may be bound."""
 
 
 class ModelEntry(Section):
@@ -263,7 +209,9 @@ class RuntimeConfig(Section):
     metrics: MetricsSection = MetricsSection()
     """Where Prometheus may scrape."""
     security: SecuritySection = SecuritySection()
-    """Who may call."""
+    """Who may call, and how much."""
+    health: HealthSection = HealthSection()
+    """When the runtime is well."""
     model: ModelPath | None = None
     """Short for `models` with this one path."""
     models: tuple[ModelEntry, ...] = ()

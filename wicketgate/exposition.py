@@ -20,6 +20,7 @@ from prometheus_client.core import (
 from rollout.eprocess import log10
 from rollout.guards import Arm, Guard
 from rollout.promotion import upper_bound_ratio
+from wicketgate.exposition_edge import edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,6 +59,7 @@ def states(facts: Facts, pipeline_hits: int) -> Iterator[Metric]:
     yield from _objectives(facts)
     yield from _rollouts(facts)
     yield from _engine(facts)
+    yield from edge(facts)
 
 
 def _required(facts: Facts, pipeline_hits: int) -> Iterator[Metric]:

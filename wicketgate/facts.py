@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rollout.guards import Findings, GuardParams
+from transport.connection_counters import ConnectionCounters
+from transport.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,3 +102,7 @@ class Facts:
     """Since the flags' ledger was last read, or seen to be unchanged."""
     killed_by: frozenset[str] = frozenset()
     """Which kill switches are on: `file`, `ledger`."""
+    h2: Counters = field(default_factory=Counters)
+    """What the clients' HTTP/2 connections have done since the start."""
+    arrivals: ConnectionCounters = field(default_factory=ConnectionCounters)
+    """What became of the clients' connections since the start."""

@@ -23,7 +23,7 @@ from wicketgate.shared_gpu import SharedGpu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.api.openai_requests import ModelCard
+    from wicketgate.api.requests import ModelCard
     from wicketgate.config import RuntimeConfig
     from wicketgate.engine.wire import CacheReport, Ready
     from wicketgate.model import Means
@@ -222,11 +222,14 @@ class Fleet:
         awake = [each for each in models if each.is_down or each.state is not ModelState.UNLOADED]
         return not awake or not all(each.is_down for each in awake)
 
-    @property
-    def pressure(self) -> int:
-        """The worst memory pressure of any host: 0, SOFT or HARD."""
-        loads = [model.engine.load for model in self._models.values() if model.engine is not None]
-        return max((load.pressure for load in loads if load is not None), default=0)
+    def text(self, name: str) -> TextModel:
+        """Return what a model's folder says about text, as `enter` finds it."""
+        return self._find(name).text
+
+    def poll(self) -> None:
+        """Look whether the engines compute; call it several times a second."""
+        for prober in (model.prober for model in self._models.values() if model.prober is not None):
+            prober.poll()
 
     def start(self) -> None:
         """Begin to load the models that are loaded with the server."""

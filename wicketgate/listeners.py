@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
 from transport.server import EdgeServer, ServerParams
+from transport.sockets import activated_sockets
 from wicketgate import parameters
 from wicketgate.api.admin import Guard
 from wicketgate.config_fields import is_loopback, split_bind
 from wicketgate.errors import ConfigurationError
+from wicketgate.platform import launchd_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp
 
-    from transport.server import Connections
+    from transport.server import Connections, EdgeCounters
     from wicketgate.api.keys import Keys
     from wicketgate.config import RuntimeConfig
     from wicketgate.state_folder import StateFolder
+
+log = logging.getLogger(__name__)
 
 
 class Listeners:
@@ -33,7 +39,7 @@ class Listeners:
         api: The clients' application.
         admin: Makes the operators' application; without a guard for the Unix socket.
         state: Holds the token and the socket.
-        keys: An admin key does as well as the token.
+        keys: Those of now; an admin key does as well as the token.
         allowed_hosts: Names that a Host header may carry besides this machine's own.
         accepts_h2: May the connection from this peer speak HTTP/2?
     """
@@ -45,7 +51,7 @@ class Listeners:
         api: ASGIApp,
         admin: Callable[[Guard | None], ASGIApp],
         state: StateFolder,
-        keys: Keys | None,
+        keys: Callable[[], Keys | None],
         allowed_hosts: Callable[[], tuple[str, ...]],
         accepts_h2: Callable[[str], bool],
     ) -> None:
@@ -58,8 +64,9 @@ class Listeners:
         )
         unix = ServerParams(unix_path=state.control_socket)
         self._tls = config.server.tls_certificate is not None
-        self._api = EdgeServer(api, params=parameters.api_listener(config), accepts_h2=accepts_h2)
-        # HTTP/1.1 only: it answers before it has read a body, which hypercorn's HTTP/2 does not survive.
+        params = parameters.api_listener(config, sockets=_activated(config.server.activated_socket))
+        self._api = EdgeServer(api, params=params, accepts_h2=accepts_h2)
+        # HTTP/1.1 only: it is for scrapers and commands, a connection a request.
         self._admin = EdgeServer(
             admin(guard), params=parameters.admin_listener(config), accepts_h2=lambda _: False
         )
@@ -73,6 +80,21 @@ class Listeners:
     def connections(self) -> Connections:
         """Count the clients' connections."""
         return self._api.connections()
+
+    def counters(self) -> EdgeCounters:
+        """Return what the clients' listener has done since the start."""
+        return self._api.counters()
+
+    def poll_certificate(self) -> None:
+        """Take up changed files of the certificate, for new connections; bad ones change nothing."""
+        if not self._api.tls_changed():
+            return
+        try:
+            self._api.reload_tls()
+        except OSError as error:
+            log.error("certificate_refused", extra={"reason": error.strerror or str(error)})
+        else:
+            log.info("certificate_loaded")
 
     async def start(self) -> tuple[str, str]:
         """
@@ -96,9 +118,19 @@ class Listeners:
             ) from None
         return f"{'https' if self._tls else 'http'}://{api}", f"http://{admin}"
 
-    async def drain(self, *, timeout_s: float, hurry: asyncio.Event) -> bool:
-        """Take no more clients and wait for their streams; returns whether all ended before time or hurry."""
-        draining = asyncio.ensure_future(self._api.drain(timeout_s))
+    async def drain(self, *, timeout_s: float, hurry: asyncio.Event, on_deadline: Callable[[], None]) -> bool:
+        """
+        Take no more clients and wait for their streams.
+
+        Args:
+            timeout_s: How long they may take.
+            hurry: Set when nothing is waited for any more.
+            on_deadline: Ends the streams that are left after that time.
+
+        Returns:
+            Whether all ended before time or hurry.
+        """
+        draining = asyncio.ensure_future(self._api.drain(timeout_s, on_deadline=on_deadline))
         hurried = asyncio.ensure_future(hurry.wait())
         try:
             await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
@@ -111,3 +143,23 @@ class Listeners:
         """End everything that is still open."""
         for server in (self._api, self._admin, self._control):
             await server.close()
+
+
+def _activated(name: str | None) -> tuple[socket.socket, ...]:
+    """
+    Take the sockets that systemd or launchd opened under a name.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    if name is None:
+        return ()
+    found = [each for label, each in activated_sockets(os.environ, pid=os.getpid()) if label == name]
+    found += [socket.socket(fileno=descriptor) for descriptor in launchd_sockets(name)]
+    if not found:
+        raise ConfigurationError(
+            f"server.activated_socket is {name}, and neither systemd nor launchd opened a socket so named",
+            param="server.activated_socket",
+            fix="name it in FileDescriptorName= (systemd) or under Sockets (launchd), or remove the key",
+        )
+    return tuple(found)

@@ -8,10 +8,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wicketgate import parameters
-from wicketgate.api.openai_requests import ModelCard
+from wicketgate.api.requests import ModelCard
 from wicketgate.engine.client import EngineClient, EngineState
 from wicketgate.pipeline.gate import GatedEngine
 from wicketgate.pipeline.lane import Lane
+from wicketgate.pipeline.probe import ProbeParams
+from wicketgate.pipeline.prober import Prober
 from wicketgate.pipeline.warm import Warmer
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from wicketgate.engine.client import EngineParams
     from wicketgate.engine.wire import Load, Ready, Step
     from wicketgate.errors import WicketgateError
+    from wicketgate.pipeline.probe import Pulse
     from wicketgate.pipeline.text import TextModel
     from wicketgate.served import ServedModel
     from wicketgate.shared_gpu import SharedGpu
@@ -74,6 +77,8 @@ class ModelView:
     """Since a request last began or ended with it."""
     load: Load | None
     """What its host reported last; None while there is none."""
+    pulse: Pulse | None
+    """Whether its engine computes; None while it is not loaded."""
 
 
 class MakeEngine(Protocol):
@@ -96,13 +101,15 @@ class Means:
 
     state_dir: Path
     """Of the runtime; KV on disk is kept under it, where nothing else says."""
-    stepped: Callable[[str, Step], None]
-    """Hears every step of a host; the first argument is the model's name."""
+    stepped: Callable[[str, Step, int], None]
+    """Hears the model's name, a step of its host, and how many of the step's tokens are of requests."""
     moved: Callable[[str, EngineState, str], None]
     """Hears when a host's state has changed, and why."""
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     """Starts a task in the runtime's task group."""
     clock: Callable[[], float]
+    probe: Callable[[], ProbeParams] = ProbeParams
+    """When engines are asked for a token, by the configuration of now."""
     make_engine: MakeEngine = EngineClient
 
 
@@ -131,6 +138,8 @@ class Model:
     used_s: float
     """When a request last began or ended with it, monotonic."""
     engine: EngineClient | None = None
+    prober: Prober | None = None
+    """Watches the engine; made and left with it."""
     lane: Lane | None = None
     """Where requests go; None while there is no host that was ready once."""
     facts: Ready | None = None
@@ -191,6 +200,7 @@ class Model:
             in_use=self.in_use,
             idle_s=now_s - self.used_s,
             load=engine.load if engine else None,
+            pulse=self.prober.pulse() if self.prober else None,
         )
 
     def open(
@@ -216,12 +226,13 @@ class Model:
             if step.kept or step.evicted or step.warmed:
                 warmer.news(kept=step.kept, evicted=step.evicted, warmed=step.warmed)
             gpu.stepped(engine, step)
-            means.stepped(self.name, step)
+            means.stepped(self.name, step, prober.stepped(step))
 
         engine = means.make_engine(params, on_step=stepped, on_state=moved, clock=means.clock)
         gate = GatedEngine(engine, clock=means.clock, before_prompt=lambda: gpu.asks(engine))
+        prober = Prober(engine, means.probe, clock=means.clock)
         warmer = Warmer(parameters.warm_params(config), text=self.text, engine=gate, spawn=means.spawn)
-        self.engine = engine
+        self.engine, self.prober = engine, prober
         return engine, Lane(model=self.name, text=self.text, engine=gate, warmer=warmer)
 
     def card(self, config: RuntimeConfig, *, created_unix_s: int) -> ModelCard:
@@ -234,6 +245,11 @@ class Model:
             context_tokens=self.facts.context_tokens if self.facts else expected,
             vocabulary_tokens=self.text.vocabulary_tokens,
             token_bytes=self.text.token_bytes,
+            tool_format=self.text.tool_format,
+            call_marks_are_tokens=self.text.call_marks_are_tokens,
+            thinks=self.text.thinks,
+            can_stop_thinking=self.text.can_stop_thinking,
+            fingerprint=self.served.fingerprint,
         )
 
     def give_up_loading(self) -> asyncio.Task[WicketgateError | None] | None:
@@ -250,4 +266,4 @@ class Model:
         if engine is not None:
             await engine.stop()
             self.past_restarts += engine.restarts
-            self.engine = None
+            self.engine = self.prober = None

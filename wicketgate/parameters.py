@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from transport.forwarded import ForwardedKind
+from transport.rates import Quota
 from transport.server import ServerParams
+from wicketgate.api.cors import Cors
 from wicketgate.api.endpoint import ApiSettings
+from wicketgate.api.quotas import Limits
+from wicketgate.api.responses_store import StoreParams
 from wicketgate.config_fields import split_bind
 from wicketgate.drill import DrillParams
 from wicketgate.engine.client import EngineParams
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams
 from wicketgate.engine.supervision import RestartParams
+from wicketgate.pipeline.probe import ProbeParams
 from wicketgate.pipeline.queue import QueueParams
 from wicketgate.pipeline.warm import WarmParams
 from wicketgate.platform import default_kv_dir, engine_silence_s
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
     from wicketgate.config import RuntimeConfig
+    from wicketgate.config_edge import LimitsSection
     from wicketgate.served import ServedModel
+
+_FORWARDED: Final = {"x_forwarded": ForwardedKind.X_FORWARDED, "forwarded": ForwardedKind.FORWARDED}
 
 
 def engine_params(
@@ -138,18 +149,33 @@ def drill_params(config: RuntimeConfig) -> DrillParams:
     return DrillParams(feature=drill.feature, fail_ratio=drill.fail_ratio, delay_s=drill.delay_s)
 
 
-def api_listener(config: RuntimeConfig) -> ServerParams:
-    """Return where clients are listened to."""
+def api_listener(config: RuntimeConfig, *, sockets: tuple[socket.socket, ...] = ()) -> ServerParams:
+    """
+    Return where clients are listened to.
+
+    Args:
+        sockets: Those that systemd or launchd opened; they take the place of server.bind.
+    """
     server = config.server
     host, port = split_bind(server.bind)
     return ServerParams(
-        host=host,
+        host=None if sockets else host,
         port=port,
+        unix_path=server.unix_path,
+        sockets=sockets,
         tls_certificate=server.tls_certificate,
         tls_key=server.tls_key,
         backlog=server.backlog,
         keep_alive_s=server.keep_alive_s,
+        header_timeout_s=server.header_timeout_s,
+        # Of an answer that is still being made the API is tired first, and says so in the request's log line.
+        stall_s=2 * server.slow_reader_timeout_s,
+        max_connections=server.max_connections,
+        max_streams=server.max_streams,
         max_streams_per_connection=server.max_streams_per_connection,
+        proxy_trusted=tuple(ipaddress.ip_network(each, strict=False) for each in server.proxy.trusted),
+        proxy_protocol=server.proxy.mode == "proxy_protocol",
+        forwarded=_FORWARDED.get(server.proxy.mode),
     )
 
 
@@ -167,5 +193,41 @@ def api_settings(config: RuntimeConfig) -> ApiSettings:
         body_timeout_s=server.body_timeout_s,
         hold_headers_s=server.hold_headers_s,
         request_timeout_s=server.request_timeout_s,
+        heartbeat_s=server.heartbeat_s,
+        no_progress_timeout_s=server.no_progress_timeout_s,
+        slow_reader_timeout_s=server.slow_reader_timeout_s,
         refuses_unknown_fields=server.unknown_fields == "refuse",
+        named_tool_finish=server.named_tool_finish,
     )
+
+
+def limits(config: RuntimeConfig) -> Limits:
+    """Return how much each client may ask for."""
+    security = config.security
+    return Limits(per_key=_quota(security.per_key), per_address=_quota(security.per_address))
+
+
+def _quota(section: LimitsSection) -> Quota:
+    return Quota(
+        requests_per_minute=section.requests_per_minute,
+        tokens_per_minute=section.tokens_per_minute,
+        streams=section.streams,
+    )
+
+
+def cors(config: RuntimeConfig) -> Cors | None:
+    """Return which pages of other origins may call; None where none may."""
+    section = config.server.cors
+    return Cors(origins=section.origins, max_age_s=section.max_age_s) if section.origins else None
+
+
+def stored_responses(config: RuntimeConfig) -> StoreParams:
+    """Return how much of /v1/responses is stored."""
+    section = config.server.responses
+    return StoreParams(max_count=section.max_count, max_bytes=section.max_bytes, max_age_s=section.max_age_s)
+
+
+def probe_params(config: RuntimeConfig) -> ProbeParams:
+    """Return when an engine is asked for a token."""
+    health = config.health
+    return ProbeParams(interval_s=health.probe_interval_s, timeout_s=health.probe_timeout_s)

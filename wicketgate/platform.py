@@ -210,6 +210,12 @@ def mac(system: str = sys.platform) -> Mac | None:
     return Mac(system=open_library(SYSTEM_LIBRARY), processes=open_library(PROCESS_LIBRARY), run=output_of)
 
 
+def launchd_sockets(name: str, system: str = sys.platform) -> list[int]:
+    """Take the listening sockets that launchd opened for this process under a name; elsewhere none."""
+    here = mac(system)
+    return [] if here is None else here.activated_sockets(name) or []
+
+
 def crash_reports(
     now_unix_s: float, *, system: str = sys.platform, home: Path | None = None
 ) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ and events to effects.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -21,21 +22,15 @@ from qos.policy import Monitor
 from qos.window import WindowParams
 from rollout.spec import Trouble
 from wicketgate import parameters
-from wicketgate.api.admin import create_admin_app, metrics_route
-from wicketgate.api.admin_models import model_routes
-from wicketgate.api.endpoint import Edge, new_id
-from wicketgate.api.health import Health, health_routes
-from wicketgate.api.keys import Keys, require_keys
-from wicketgate.api.ofrep import ofrep_routes
-from wicketgate.api.openai import create_app
+from wicketgate.condition import Condition, Witnesses, pressure
 from wicketgate.config import ConfigurationFaultsError
 from wicketgate.config_fields import split_bind
+from wicketgate.edges import Edges, Inside
 from wicketgate.engine.client import EngineState
 from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.flags import FlagBoard
 from wicketgate.fleet import Fleet
 from wicketgate.ledger import Ledger
-from wicketgate.listeners import Listeners
 from wicketgate.loops import LoopLag, drive, every
 from wicketgate.metrics import Metrics, process_registry
 from wicketgate.model import Means
@@ -50,10 +45,8 @@ from wicketgate.status import Sources, Status, identify
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from starlette.types import ASGIApp
-
     from governor.limit import LimitChanged
-    from wicketgate.api.openai_requests import ModelCard
+    from wicketgate.api.requests import ModelCard
     from wicketgate.config import RuntimeConfig, Watcher
     from wicketgate.engine.wire import Ready, Step
     from wicketgate.served import ServedModel
@@ -62,7 +55,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often the hosts' memory is looked at."""
+"""How often the hosts are looked at."""
+EDGES_POLL_S = 1.0
+"""How often the files of keys and of the certificate are looked at."""
 RELOAD_POLL_S = 0.05
 """How often the configuration file is looked at; a change is taken up at the second look that finds it."""
 
@@ -98,7 +93,6 @@ class Runtime:
         self._served = tuple(served)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._has_started = False
         self._tasks = asyncio.TaskGroup()
         self._began_unix_s = int(time.time())
         self._build_cores()
@@ -144,6 +138,7 @@ class Runtime:
             moved=self._engine_moved,
             spawn=self._tasks.create_task,
             clock=self._clock,
+            probe=lambda: parameters.probe_params(self.config),
         )
         self._fleet = Fleet(config, self._served, means=means)
         self._queue = WaitQueue(parameters.queue_params(config))
@@ -160,38 +155,33 @@ class Runtime:
 
     def _build_edges(self) -> None:
         config = self.config
-        file = config.security.api_keys_file
-        keys = None if file is None else Keys.load(file)
-        for key, bind in (("server.bind", config.server.bind), ("admin.bind", config.admin.bind)):
-            require_keys(split_bind(bind)[0], keys, key=key)
         file = None if self._watcher is None else self._watcher.path
         identity = identify(config, state_dir=self._state.path, file=file)
         self._status = Status(self._sources(), identity)
         self._metrics.read(self._status.facts)
-        probes = health_routes(Edge(settings=lambda: self._settings, new_id=new_id), self._health)
-        ofrep = ofrep_routes(lambda: self._flags.snapshot)
-        routes = [*probes, *model_routes(self._fleet, rows=self._status.models), *ofrep]
-        self._listeners = Listeners(
-            config,
-            api=self._api(keys),
-            admin=lambda guard: create_admin_app(self._status, more_routes=routes, guard=guard),
-            state=self._state,
-            keys=keys,
-            allowed_hosts=lambda: self.config.admin.allowed_hosts,
-            accepts_h2=self._flags.accepts_h2,
-        )
-
-    def _api(self, keys: Keys | None) -> ASGIApp:
-        return create_app(
-            answers=self._dispatcher,
-            models=self._cards,
-            health=self._health,
-            settings=lambda: self._settings,
-            keys=keys,
+        witnesses = Witnesses(
+            fleet=self._fleet,
+            admission=self._admission,
+            monitor=self._monitor,
+            recorder=self._recorder,
+            status=self._status,
+            params=lambda: self.config.health,
             clock=self._clock,
-            new_id=new_id,
-            more_routes=[metrics_route(self._metrics.render)] if self.config.metrics.public else [],
         )
+        self._condition = Condition(witnesses)
+        inside = Inside(
+            state=self._state,
+            dispatcher=self._dispatcher,
+            fleet=self._fleet,
+            cards=self._cards,
+            status=self._status,
+            condition=self._condition,
+            flags=lambda: self._flags.snapshot,
+            accepts_h2=self._flags.accepts_h2,
+            drain=self._asked_to_drain,
+            clock=self._clock,
+        )
+        self._edges = Edges(config, inside)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -204,7 +194,8 @@ class Runtime:
             rollouts=self._rollouts,
             drill=lambda: self._dispatcher.drill.params,
             fleet=self._fleet,
-            connections=lambda: self._listeners.connections(),  # noqa: PLW0108  made later than this
+            connections=lambda: self._edges.connections(),  # noqa: PLW0108  made later than this
+            edge=lambda: self._edges.counters(),  # noqa: PLW0108
             metrics=self._metrics,
             lag=self._lag,
             clock=self._clock,
@@ -242,7 +233,7 @@ class Runtime:
         except* WicketgateError as failures:
             failure = failures.exceptions[0]
         finally:
-            await self._listeners.close()
+            await self._edges.close()
             await asyncio.to_thread(self._rollouts.save)
             self._flags.stop()
             self._fleet.close()
@@ -256,6 +247,13 @@ class Runtime:
             self._hurry.set()
         self._stopping.set()
 
+    def _asked_to_drain(self, now: bool) -> dict[str, object]:
+        in_flight = self._admission.in_flight
+        self.stop()
+        if now:
+            self._hurry.set()
+        return {"in_flight": in_flight, "drain_timeout_s": self.config.server.drain_timeout_s}
+
     def _start_timers(self) -> list[asyncio.Task[None]]:
         work = [
             drive(self._dispatcher, lambda event: event, clock=self._clock, wake=self._dispatcher.changed),
@@ -263,29 +261,34 @@ class Runtime:
             drive(self._monitor, self._status.judged, clock=self._clock),
             drive(self._limit, self._limit_moved, clock=self._clock),
             every(RELOAD_POLL_S, self._reload),
-            every(POLL_S, self._watch_pressure),
+            every(POLL_S, self._watch_engines),
+            every(EDGES_POLL_S, self._edges.poll),
             every(TICK_S, self._judge_rollouts),
             self._lag.run(),
         ]
         return [self._tasks.create_task(each) for each in work]
 
     async def _listen(self) -> None:
-        self.api_url, self.admin_url = await self._listeners.start()
+        self.api_url, self.admin_url = await self._edges.start()
         self._status.identity = replace(self._status.identity, api=self.api_url, admin=self.admin_url)
         log.info("listening", extra={"api": self.api_url, "admin": self.admin_url})
 
     async def _announce(self) -> None:
         await self._fleet.wait_started()
-        self._has_started = True
+        self._condition.has_started = True
         if self._on_ready is not None:
             self._on_ready(self)
 
     async def _drain(self) -> bool:
-        """Take nothing new, let streams in flight finish, then end the engine hosts."""
-        log.info("draining", extra={"in_flight": self._admission.in_flight})
+        """Fail readiness, take nothing new, let streams in flight finish, then end the engine hosts."""
+        server = self.config.server
+        log.info("draining", extra={"in_flight": self._admission.in_flight, "delay_s": server.drain_delay_s})
         self._status.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(server.drain_delay_s):
+                await self._hurry.wait()
         self._admission.drain()
-        drained = await self._listeners.drain(timeout_s=self.config.server.drain_timeout_s, hurry=self._hurry)
+        drained = await self._edges.drain(timeout_s=server.drain_timeout_s, hurry=self._hurry)
         await self._fleet.stop()
         return drained
 
@@ -304,14 +307,14 @@ class Runtime:
     @property
     def api_address(self) -> tuple[str, int]:
         """Where clients connect to, as bound."""
-        return split_bind(self.config.server.bind)[0], self._listeners.api_port
+        return split_bind(self.config.server.bind)[0], self._edges.api_port
 
     # Facts in
 
-    def _stepped(self, model: str, step: Step) -> None:
+    def _stepped(self, model: str, step: Step, tokens: int) -> None:
         """Fan one engine step out: to the recorder and the governor."""
         seen = self._recorder.step(
-            model, at_s=step.at_s, tokens=len(step.tokens), rows=step.load.rows, is_early=step.is_early
+            model, at_s=step.at_s, tokens=tokens, rows=step.load.rows, is_early=step.is_early
         )
         if seen is not None:
             self._limit.observe_load(in_flight=self._admission.in_flight, queued=self._admission.queued)
@@ -326,9 +329,11 @@ class Runtime:
         if state in (EngineState.RESTARTING, EngineState.FAILED):
             self._rollouts.trouble(Trouble.INCIDENT)
 
-    def _watch_pressure(self) -> None:
-        """Above the soft mark of memory arrivals queue, and those in flight go on."""
-        is_short = self._fleet.pressure >= SOFT
+    def _watch_engines(self) -> None:
+        """Ask silent ones for a token; above the soft mark of memory arrivals queue, and the others go on."""
+        self._fleet.poll()
+        self._condition.poll()
+        is_short = pressure(self._fleet.views()) >= SOFT
         if is_short != self._admission.is_held:
             if is_short:
                 log.warning("memory_pressure")
@@ -373,7 +378,7 @@ class Runtime:
     def _follow(self, config: RuntimeConfig) -> None:
         """Put the hot keys in force; the others stay as they were at the start."""
         self.config = config
-        self._settings = parameters.api_settings(config)
+        self._edges.reconfigure(config)
         self._flags.replace_spec(config.rollout)
         self._rollouts.reconfigure(config.phase4_rollout.guard.params())
         self._limit.reconfigure(config.governor.limit_params())
@@ -391,10 +396,3 @@ class Runtime:
 
     def _cards(self) -> list[ModelCard]:
         return self._fleet.cards(created_unix_s=self._began_unix_s)
-
-    def _health(self) -> Health:
-        return Health(
-            has_started=self._has_started,
-            engine_is_ready=self._fleet.can_serve,
-            is_draining=self._status.draining,
-        )

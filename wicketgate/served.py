@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wicketgate import models
 from wicketgate.engine.memory import in_units
 from wicketgate.errors import ConfigurationError
-from wicketgate.weights import weights_bytes
+from wicketgate.weights import fingerprint, weights_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ class ServedModel:
     """Of the small model that drafts for it."""
     memory_ratio: float = 1.0
     """Its part of the memory that all engine hosts may use together, by the bytes of its weights."""
+    fingerprint: str = ""
+    """Another one where weights, settings, template or programs differ."""
 
 
 def served_models(config: RuntimeConfig) -> list[ServedModel]:
@@ -63,6 +65,7 @@ def served_models(config: RuntimeConfig) -> list[ServedModel]:
             is_pinned=entry.pinned,
             loads_at_start=entry.load == "start",
             draft_folder=draft_folder,
+            fingerprint=fingerprint(folder),
         )
         found.append(served)
     max_bytes = config.engine.models_max_bytes

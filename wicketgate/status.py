@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from governor.limit import Limit
     from qos import figures as qos_figures
     from qos.policy import Monitor
-    from transport.server import Connections
+    from transport.server import Connections, EdgeCounters
     from wicketgate.config import RuntimeConfig
     from wicketgate.drill import DrillParams
     from wicketgate.flags import FlagBoard
@@ -70,6 +70,7 @@ class Sources:
     drill: Callable[[], DrillParams]
     fleet: Fleet
     connections: Callable[[], Connections]
+    edge: Callable[[], EdgeCounters]
     metrics: Metrics
     lag: LoopLag
     clock: Callable[[], float]
@@ -195,7 +196,7 @@ class Status:
         models = sources.fleet.views()
         loads = [model.load for model in models if model.load is not None]
         recorder, figures, admission = sources.recorder, sources.figures, sources.admission
-        connections = sources.connections()
+        connections, edge = sources.connections(), sources.edge()
         return Facts(
             model=models[0].name if len(models) == 1 else ALL_MODELS,
             version=self.identity.version,
@@ -213,6 +214,8 @@ class Status:
             error_ratio=figures.error_ratio(now_s=now_s) or 0.0,
             http2_connections=connections.h2,
             http1_connections=connections.h1,
+            h2=edge.h2,
+            arrivals=edge.connections,
             limit=sources.limit.value,
             fixed_limit=admission.fixed_limit,
             pipeline_hits_ratio=sources.metrics.pipeline_hits / recorder.pipelined

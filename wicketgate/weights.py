@@ -1,9 +1,11 @@
-"""How many bytes a model's weights are, read from the headers of its files and before anything is loaded."""
+"""A model's weights before anything is loaded: how many bytes they are, and whether they are the same."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from wicketgate.errors import ConfigurationError
@@ -13,6 +15,15 @@ if TYPE_CHECKING:
 
 PATTERN: Final = "model*.safetensors"
 """The files that mlx-lm loads."""
+_PROGRAMS: Final = ("wicketgate", "mlx", "mlx-lm")
+_SETTINGS: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+_END_BYTES: Final = 64 * 1024
 _LENGTH: Final = struct.Struct("<Q")
 _MAX_HEADER_BYTES: Final = 100_000_000
 """What the format allows."""
@@ -58,3 +69,27 @@ def read_header(file: Path) -> dict[str, Any]:
     except (struct.error, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ConfigurationError(f"{file} is damaged ({error}); fetch the model again") from error
     return header
+
+
+def fingerprint(folder: Path) -> str:
+    """
+    Name a model so that another name means other answers: other weights, settings, template or programs.
+
+    Of each file of weights its size and its two ends count, since to read all would take as long as loading.
+    """
+    digest = hashlib.sha256()
+    for package in _PROGRAMS:
+        try:
+            digest.update(f"{package} {version(package)}\n".encode())
+        except PackageNotFoundError:
+            continue
+    for name in _SETTINGS:
+        if (file := folder / name).is_file():
+            digest.update(f"{name}\n".encode() + file.read_bytes())
+    for file in sorted(folder.glob(PATTERN)):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            begin = stream.read(_END_BYTES)
+            stream.seek(max(0, size - _END_BYTES))
+            digest.update(f"{file.name} {size}\n".encode() + begin + stream.read(_END_BYTES))
+    return f"fp_{digest.hexdigest()[:12]}"

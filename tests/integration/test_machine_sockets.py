@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wicketgate.engine.frames import Splitter
 from wicketgate.engine.host import Line
 from wicketgate.engine.line import HostLine
-from wicketgate.engine.wire import Fatal, Splitter, Submit, encode
+from wicketgate.engine.wire import Fatal, Submit, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -474,15 +474,6 @@ def test_of_the_engines_keys_only_the_chunk_target_is_hot() -> None:
     assert hot == ["engine.chunk_target_s"]  # Fleet.reconfigure takes no other
 
 
-async def test_the_worst_pressure_of_any_host_counts() -> None:
-    async with yard(model("a"), model("b")) as it:
-        await it.loaded("a", "b")
-        it.hosts[0].load = SimpleNamespace(pressure=2)
-        it.hosts[1].load = None
-
-        assert it.fleet.pressure == 2
-
-
 @pytest.mark.parametrize(
     ("states", "can_serve"),
     [

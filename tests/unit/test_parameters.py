@@ -1,4 +1,4 @@
-"""What runtime.yaml says of the engine, as a host is told it."""
+"""What runtime.yaml says of the engine, as a host is told it, and of the clients' listener."""
 
 from __future__ import annotations
 
@@ -106,3 +106,9 @@ def test_memory_is_a_models_part_of_the_whole() -> None:
 
 def test_without_a_bound_of_memory_the_host_asks_its_device() -> None:
     assert (options().memory_bytes, options().wired_bytes) == (None, None)
+
+
+def test_the_connection_outlasts_the_apis_patience_with_a_client_that_does_not_read() -> None:
+    config = RuntimeConfig.model_validate({"server": {"slow_reader_timeout_s": 3}})
+
+    assert parameters.api_listener(config).stall_s > parameters.api_settings(config).slow_reader_timeout_s

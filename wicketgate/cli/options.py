@@ -235,6 +235,26 @@ def wait(parser: Parser) -> None:
     )
 
 
+def drain(parser: Parser) -> None:
+    """Wait for the end, or do not wait for streams."""
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        type=span,
+        const=FOREVER_S,
+        metavar="S",
+        help="until it has ended, at most so long",
+    )
+    parser.add_argument("--now", action="store_true", help="cut off what is in flight")
+
+
+def api_key(parser: Parser) -> None:
+    """Say whose key, and what it may do."""
+    parser.add_argument("name", type=printable, metavar="NAME", help="whose key it is, without spaces")
+    parser.add_argument("--role", choices=("user", "admin"), default="user", help="by default user")
+    parser.add_argument("--add", type=path, metavar="FILE", help="append its hash to this file of keys")
+
+
 def look(parser: Parser) -> None:
     """Say how to look."""
     parser.add_argument("--watch", action="store_true", help="keep looking, until Ctrl-C")
