@@ -45,7 +45,7 @@ quick: install
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property
 
 test: check
-	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property tests/integration --cov --cov-report=
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property tests/integration tests/security --cov --cov-report=
 	$(VENV)/bin/coverage report --skip-covered --fail-under=90
 	$(VENV)/bin/coverage report --include='$(CORES)' --skip-covered --fail-under=100
 	$(VENV)/bin/pytest tests/load

@@ -84,6 +84,7 @@ class Condition:
             is_stuck=any(pulse.is_stuck for pulse in pulses),
             pressure=pressure(models),
             is_kv_full=self._is_kv_full,
+            is_kv_disk_full=any(model.load is not None and model.load.disk_is_failing for model in models),
             models_down=tuple(model.name for model in models if model.is_down) if len(models) > 1 else (),
             violated=tuple(each.objective for each in verdicts if each.state is State.VIOLATED),
             kv_use_ratio=kv_use_ratio(models),

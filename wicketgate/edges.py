@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wicketgate import parameters
 from wicketgate.api.admin import create_admin_app, metrics_route
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from wicketgate.status import Status
 
 log = logging.getLogger(__name__)
+
+RETRY_AFTER_S: Final = 1.0
+"""Advice to those who are cut off: another gateway, or this one once it runs again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +162,11 @@ class Edges:
 
     def _cut(self) -> None:
         """End what is still being served, each with a word about why."""
-        error = UnavailableError("the server is stopping; send the request to another", code="draining")
+        error = UnavailableError(
+            "the server is stopping; send the request to another",
+            code="draining",
+            retry_after_s=RETRY_AFTER_S,
+        )
         count = self._generation.live.stop_all(error)
         log.warning("drain_cut", extra={"requests": count})
 

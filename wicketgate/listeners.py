@@ -13,6 +13,7 @@ from transport.server import EdgeServer, ServerParams
 from transport.sockets import activated_sockets
 from wicketgate import parameters
 from wicketgate.api.admin import Guard
+from wicketgate.api.keys import require_keys
 from wicketgate.config_fields import is_loopback, split_bind
 from wicketgate.errors import ConfigurationError
 from wicketgate.platform import launchd_sockets
@@ -64,7 +65,7 @@ class Listeners:
         )
         unix = ServerParams(unix_path=state.control_socket)
         self._tls = config.server.tls_certificate is not None
-        params = parameters.api_listener(config, sockets=_activated(config.server.activated_socket))
+        params = parameters.api_listener(config, sockets=_activated(config.server.activated_socket, keys()))
         self._api = EdgeServer(api, params=params, accepts_h2=accepts_h2)
         # HTTP/1.1 only: it is for scrapers and commands, a connection a request.
         self._admin = EdgeServer(
@@ -145,17 +146,20 @@ class Listeners:
             await server.close()
 
 
-def _activated(name: str | None) -> tuple[socket.socket, ...]:
+def _activated(name: str | None, keys: Keys | None) -> tuple[socket.socket, ...]:
     """
     Take the sockets that systemd or launchd opened under a name.
 
     Raises:
-        ConfigurationError: there are none.
+        ConfigurationError: there are none, or others can reach one and there are no keys.
     """
     if name is None:
         return ()
     found = [each for label, each in activated_sockets(os.environ, pid=os.getpid()) if label == name]
     found += [socket.socket(fileno=descriptor) for descriptor in launchd_sockets(name)]
+    for each in found:
+        if each.family != socket.AF_UNIX:
+            require_keys(each.getsockname()[0], keys, key="server.activated_socket")
     if not found:
         raise ConfigurationError(
             f"server.activated_socket is {name}, and neither systemd nor launchd opened a socket so named",

@@ -249,7 +249,7 @@ class Runtime:
 
     def _asked_to_drain(self, now: bool) -> dict[str, object]:
         in_flight = self._admission.in_flight
-        self.stop()
+        self._stopping.set()
         if now:
             self._hurry.set()
         return {"in_flight": in_flight, "drain_timeout_s": self.config.server.drain_timeout_s}
@@ -287,8 +287,9 @@ class Runtime:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(server.drain_delay_s):
                 await self._hurry.wait()
-        self._admission.drain()
+        # What a client sent before it could know is served too: the edges refuse the rest, and say so safely.
         drained = await self._edges.drain(timeout_s=server.drain_timeout_s, hurry=self._hurry)
+        self._admission.drain()
         await self._fleet.stop()
         return drained
 

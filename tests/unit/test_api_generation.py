@@ -303,6 +303,23 @@ async def test_a_silent_stream_gets_a_comment_line_and_nothing_else(handle) -> N
     assert data(parts)[-1] == "[DONE]"
 
 
+class MuteForm(PlainForm):
+    """Begins with nothing, as the answer of /v1/completions does."""
+
+    def opening(self, answers) -> bytes:
+        return b""
+
+
+async def test_a_stream_that_begins_with_silence_gets_a_comment_line_too() -> None:
+    settings = ApiSettings(heartbeat_s=0.005, hold_headers_s=0.005)
+    answers = FakeAnswers([*text("a"), finished()], pause_s=0.05)
+    desk = Desk(answers, form=MuteForm(), handle=FakeHandle(), settings=settings)
+
+    await desk.ask()
+
+    assert desk.handle.parts[0] == sse.HEARTBEAT
+
+
 async def test_a_heartbeat_does_not_hide_a_stream_that_is_stuck() -> None:
     settings = ApiSettings(heartbeat_s=0.005, no_progress_timeout_s=0.03)
     desk = Desk(FakeAnswers([*text("a"), None]), handle=FakeHandle(), settings=settings)

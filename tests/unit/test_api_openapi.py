@@ -201,11 +201,45 @@ async def test_an_error_has_the_form_that_the_document_gives(
     assert ("request_id" in error.json) is is_anthropic
 
 
-async def test_a_body_that_is_refused_is_refused_by_the_schema_too(document: dict[str, Any]) -> None:
-    schema = {"$ref": "#/components/schemas/ChatBody", "components": document["components"]}
-    validator = Draft202012Validator(schema)
-    good = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stop": ["a"]}
+ASKED = [{"role": "user", "content": "hi"}]
+BAD_CHATS = ({"temperature": 3}, {"messages": []}, {"n": 0}, {"stream": "yes"}, {"stop": [""]}, {"stop": ""})
+GOOD = [
+    ("/v1/chat/completions", {"messages": ASKED}),
+    ("/v1/chat/completions", {"messages": ASKED, "stop": "a", "tool_choice": "none"}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}),
+    ("/v1/chat/completions", {"messages": ASKED, "stop": ["a", "b"], "logit_bias": {"1": -5}}),
+    ("/v1/completions", {"prompt": "hi", "stop": "a"}),
+    ("/v1/completions", {"prompt": [[1, 2], [3]]}),
+    ("/v1/responses", {"input": "hi", "text": {"format": {"type": "text"}}}),
+    ("/v1/responses", {"input": [{"role": "user", "content": "hi"}], "tool_choice": "auto"}),
+    ("/v1/messages", {"max_tokens": 1, "messages": ASKED, "system": [{"type": "text", "text": "be"}]}),
+]
 
-    assert list(validator.iter_errors(good)) == []
-    for wrong in ({"temperature": 3}, {"messages": []}, {"n": 0}, {"stream": "yes"}):
-        assert list(validator.iter_errors(good | wrong)) != [], wrong
+
+def complaints(path: str, body: object, document: dict[str, Any]) -> list[str]:
+    """Return what the document has against a body."""
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    schema = content["application/json"]["schema"] | {"components": document["components"]}
+    return [fault.message for fault in Draft202012Validator(schema).iter_errors(body)]
+
+
+@pytest.mark.parametrize(("path", "body"), GOOD)
+async def test_a_body_that_is_answered_is_one_of_the_schema(
+    path: str, body: dict[str, Any], document: dict[str, Any]
+) -> None:
+    reply = await Client(make_app()).ask(path, body)
+
+    assert reply.status == 200, reply.json
+    assert complaints(path, body, document) == []
+
+
+@pytest.mark.parametrize("wrong", BAD_CHATS)
+async def test_a_body_that_is_refused_is_none_of_the_schema(
+    wrong: dict[str, Any], document: dict[str, Any]
+) -> None:
+    body = {"messages": ASKED} | wrong
+
+    reply = await Client(make_app()).ask("/v1/chat/completions", body)
+
+    assert reply.status == 400
+    assert complaints("/v1/chat/completions", body, document) != []

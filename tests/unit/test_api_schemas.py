@@ -12,7 +12,7 @@ import pytest
 from llguidance import LLMatcher
 
 from wicketgate.api import schemas
-from wicketgate.api.schemas import bounded, checked, grammar, json_object, open_texts, structured
+from wicketgate.api.schemas import MAX_INTEGER, bounded, checked, grammar, json_object, open_texts, structured
 from wicketgate.errors import InvalidRequestError
 
 CLOSED = {
@@ -169,7 +169,16 @@ SHORT = {
         ({"pattern": "a"}, {"pattern": "a", "maxLength": 9}),
         ({"const": "x"}, {"const": "x"}),
         ({"$ref": "#"}, {"$ref": "#"}),
-        ({"type": "integer"}, {"type": "integer"}),
+        ({"type": "integer"}, {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}),
+        (
+            {"type": "integer", "minimum": 3},
+            {"type": "integer", "minimum": 3, "maximum": MAX_INTEGER},
+        ),
+        (
+            {"type": ["integer", "null"], "exclusiveMaximum": 5},
+            {"type": ["integer", "null"], "exclusiveMaximum": 5, "minimum": -MAX_INTEGER},
+        ),
+        ({"type": "number"}, {"type": "number"}),
         ({"type": "array"}, {"type": "array", "items": SHORT}),
         ({"type": "array", "items": True}, {"type": "array", "items": SHORT}),
         ({"type": "array", "items": False}, {"type": "array", "items": False}),

@@ -23,8 +23,14 @@ def model(
     is_down: bool = False,
     pulse: Pulse | None = None,
     is_loaded: bool = True,
+    disk_is_failing: bool = False,
 ) -> Any:
-    load = SimpleNamespace(pressure=pressure, held_bytes=held_bytes, kv_limit_bytes=kv_limit_bytes)
+    load = SimpleNamespace(
+        pressure=pressure,
+        held_bytes=held_bytes,
+        kv_limit_bytes=kv_limit_bytes,
+        disk_is_failing=disk_is_failing,
+    )
     return SimpleNamespace(name=name, load=load if is_loaded else None, is_down=is_down, pulse=pulse)
 
 
@@ -107,6 +113,12 @@ def test_one_stuck_engine_is_enough_and_ages_are_those_of_the_liveliest_token_an
     health = Parts(models=[model(pulse=pulse) for pulse in pulses]).condition().health()
 
     assert (health.is_stuck, health.probe_age_s, health.beat_age_s) == (True, 1.0, 8.0)
+
+
+def test_a_host_that_cannot_write_its_kv_is_told() -> None:
+    parts = Parts(models=[model("a"), model("b", disk_is_failing=True)])
+
+    assert parts.condition().health().is_kv_disk_full
 
 
 def test_a_violated_objective_is_named() -> None:

@@ -41,6 +41,11 @@ def read(page: Path | str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+def prose(page: Path | str) -> str:
+    """Return a page without its fenced blocks."""
+    return _FENCE.sub("", read(page))
+
+
 def blocks(page: Path | str, language: str) -> list[Block]:
     """Return a page's fenced blocks of one language."""
     text = read(page)
@@ -72,14 +77,14 @@ def quoted(cell: str) -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", read(page)), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     lost = []
-    for link in _LINK.findall(_FENCE.sub("", read(page))):
+    for link in _LINK.findall(prose(page)):
         target, _, anchor = link.partition("#")
         if "://" in target:
             continue
@@ -140,7 +145,7 @@ def test_the_commands_of_the_runbooks_are_found() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    text = _FENCE.sub("", read(page))
+    text = prose(page)
     lines = [*quoted(text), *"\n".join(block.text for block in blocks(page, "sh")).splitlines()]
     named = [line.split()[1:3] for line in lines if line.startswith("wicketgate ")]
     groups = {name.split()[0] for name in COMMANDS if " " in name}

@@ -86,6 +86,14 @@ def test_forced_calls_come_after_reasoning():
     assert (answer.thought, answer.calls, answer.text) == ("hm", [("f", "{}")], "")
 
 
+def test_a_forced_call_that_is_cut_short_is_no_text_beside_the_one_before_it():
+    reading = thinking(tools=FORCED, is_call=True)
+
+    answer = Read(reading, '[{"name": "f", "parameters": {}}, {"name": "f", "parame')
+
+    assert (answer.calls, answer.text) == ([("f", "{}")], "")
+
+
 def test_the_frame_of_xtml_is_not_part_of_the_answer():
     pair = THINK_PAIRS[-1]
     reading = thinking(pair=pair, tools=TOOL_FORMATS["kimi_k3"], is_thinking=True)

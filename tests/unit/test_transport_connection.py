@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from math import inf
 
 import pytest
@@ -648,6 +650,20 @@ def test_a_lost_connection_closes_its_streams_once():
     assert peer.counters.streams_closed == 1
     assert peer.server.take_events() == [Closed(reason=CloseReason.PEER_LEFT)]
     assert not peer.server.has_output
+
+
+def test_a_lost_connection_does_not_wait_for_the_garbage_collector():
+    peer = Peer()
+    peer.ask()
+    wire = weakref.ref(peer.server._wire)
+    gc.disable()
+    try:
+        peer.server.lost()
+        del peer
+
+        assert wire() is None
+    finally:
+        gc.enable()
 
 
 def test_h2_keeps_little_of_streams_that_have_ended():

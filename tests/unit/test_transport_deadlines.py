@@ -43,14 +43,24 @@ def test_a_busy_one_has_no_deadline_until_it_is_idle_again():
 def test_a_header_block_is_timed_from_its_first_byte():
     made = deadlines()
     made.greeted()
-    made.within_headers(True, now_s=10)
-    made.within_headers(True, now_s=14)
+    made.within_headers(True, is_new=True, now_s=10)
+    made.within_headers(True, is_new=False, now_s=14)
 
     assert made.passed(now_s=15) is CloseReason.SLOW_HEADERS
 
-    made.within_headers(False, now_s=14)
+    made.within_headers(False, is_new=True, now_s=14)
 
     assert made.passed(now_s=15) is None
+
+
+def test_each_header_block_has_its_own_time():
+    made = deadlines()
+    made.greeted()
+    made.within_headers(True, is_new=True, now_s=10)
+    made.within_headers(True, is_new=True, now_s=14)
+
+    assert made.passed(now_s=15) is None
+    assert made.passed(now_s=19) is CloseReason.SLOW_HEADERS
 
 
 def test_the_second_step_of_a_drain_is_a_deadline():

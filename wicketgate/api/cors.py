@@ -25,6 +25,7 @@ EXPOSED: Final = ", ".join(
         "x-should-retry",
         "x-wicketgate-flags",
         "x-wicketgate-ignored",
+        "x-wicketgate-dropped-tools",
         *(
             f"x-ratelimit-{what}-{kind}"
             for kind in ("requests", "tokens")

@@ -172,6 +172,10 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+_Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+_Stops = Annotated[list[_Stop], Field(max_length=16)]
+
+
 class CommonBody(WireModel):
     """Fields of both routes."""
 
@@ -188,11 +192,9 @@ class CommonBody(WireModel):
         dict[str, Annotated[float, Field(ge=-100.0, le=100.0)]], Field(max_length=MAX_BIASES)
     ] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]],
-        Field(max_length=16),
-        BeforeValidator(_as_list),
-    ] = Field(default_factory=list)
+    stop: Annotated[_Stops, BeforeValidator(_as_list, json_schema_input_type=_Stop | _Stops)] = Field(
+        default_factory=list
+    )
     stop_token_ids: Annotated[list[int], Field(max_length=64)] = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True

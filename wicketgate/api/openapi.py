@@ -64,7 +64,12 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
         paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "wicketgate", "version": version("wicketgate"), "license": {"name": "Apache-2.0"}},
+        "info": {
+            "title": "wicketgate",
+            "version": version("wicketgate"),
+            "description": "A field that is null counts as absent.",
+            "license": {"name": "Apache-2.0"},
+        },
         "paths": paths,
         "components": {
             "schemas": {**definitions.get("$defs", {}), "Error": _ERROR},

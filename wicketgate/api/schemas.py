@@ -61,6 +61,8 @@ _KINDS: Final = (
 _REPEATED: Final = ("items", "additionalProperties", "patternProperties")
 REPEATS: Final = 4
 """So many times, as is expected, a model that draws at random goes on with a list or a map."""
+MAX_INTEGER: Final = 2**53 - 1
+"""Of an integer without a bound of its own, in forced calls; larger ones JavaScript cannot hold."""
 MAX_NAME_CHARS: Final = 64
 """Of the names in a map."""
 _SETTLED: Final = ("const", "enum", "anyOf", "oneOf", "allOf", "$ref")
@@ -134,8 +136,9 @@ def bounded(schema: Schema, *, max_chars: int) -> Schema:
     """
     Close what a checked schema leaves open, so that any model comes to the end of its value.
 
-    A model that draws at random ends arrays and numbers by itself, since their end is one of the few tokens
-    that are allowed; in a text, and in a map of any names, it is one of all tokens.
+    A model that draws at random ends arrays and fractions by itself, since their end is one of the few tokens
+    that are allowed; in a text, and in a map of any names, it is one of all tokens. Digits of an integer are
+    bounded too: at a low temperature a small model repeats them for ever.
 
     Args:
         max_chars: Of texts and names that have no bound of their own.
@@ -146,6 +149,8 @@ def bounded(schema: Schema, *, max_chars: int) -> Schema:
     result = _mapped(schema, lambda inner, _: _bounded_inner(inner, max_chars=max_chars))
     if "string" in kinds:
         result.setdefault("maxLength", max(max_chars, result.get("minLength", 0)))
+    if "integer" in kinds and "number" not in kinds:
+        _bound_digits(result)
     if "array" in kinds and "prefixItems" not in result:
         result.setdefault("items", _short_value(max_chars))
     if "object" in kinds:
@@ -172,6 +177,14 @@ def _bounded_inner(schema: Schema | bool, *, max_chars: int) -> Schema | bool:
     if isinstance(schema, bool):
         return _short_value(max_chars) if schema else False
     return bounded(schema, max_chars=max_chars)
+
+
+def _bound_digits(schema: Schema) -> None:
+    """Keep integers to those that every reader of JSON takes for what they are."""
+    if schema.keys().isdisjoint(("minimum", "exclusiveMinimum")):
+        schema["minimum"] = -MAX_INTEGER
+    if schema.keys().isdisjoint(("maximum", "exclusiveMaximum")):
+        schema["maximum"] = MAX_INTEGER
 
 
 def _bound_names(schema: Schema, *, max_chars: int) -> None:

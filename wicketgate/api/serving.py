@@ -162,7 +162,11 @@ class Serving:
         for choice, pieces in enumerate(self._pieces):
             data += self._events(choice, pieces)
         self._pieces.clear()
-        self._write(handle, data, self._loop.time())
+        now_s = self._loop.time()
+        assert self._patience is not None
+        # The headers were: the client's silence begins here, also where the answer begins with none.
+        self._patience.written_s = now_s
+        self._write(handle, data, now_s)
         self._schedule()
 
     def _headers(self) -> Headers:

@@ -162,7 +162,7 @@ class Screen:
         ]
 
     def _print_rest(self, runtime: Runtime, commands: list[str]) -> None:
-        print(f"\n  API      {runtime.api_url}/v1       OpenAI clients, HTTP/2 and HTTP/1.1")
+        print(f"\n  API      {runtime.api_url}/v1       OpenAI and Anthropic clients")
         print(f"  Metrics  {runtime.admin_url}/metrics")
         print("\n  Try, in a second terminal:\n")
         for command in commands:

@@ -39,7 +39,8 @@ def run(args: Namespace) -> int:
     count = answer["in_flight"]
     streams = "1 request" if count == 1 else f"{count} requests"
     if args.wait is not None:
-        screen.out(f"{screen.paint('✓', 'ok')} ended after {duration(took_s)}; {streams} were in flight")
+        was = "was" if count == 1 else "were"
+        screen.out(f"{screen.paint('✓', 'ok')} ended after {duration(took_s)}; {streams} {was} in flight")
     elif args.now:
         screen.out(f"ending at once; {streams} are cut off")
     else:

@@ -108,6 +108,11 @@ class KvCache:
         """KV on disk."""
         return self._disk.size_bytes if self._disk else 0
 
+    @property
+    def disk_is_failing(self) -> bool:
+        """Whether KV cannot be written to disk."""
+        return self._disk is not None and self._disk.is_failing
+
     def match(self, prompt: Sequence[int], *, salt: str) -> int:
         """Count the leading tokens that `find` would bring; counts as no use."""
         found = self._store.match(prompt, salt=salt_id(salt))

@@ -133,6 +133,11 @@ class KvDisk:
         return self._shelf.max_bytes
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the last file could not be written: the disk is full, perhaps."""
+        return self._is_failing
+
+    @property
     def rejected_files(self) -> int:
         """How many were damaged or made for something else, since the start."""
         return self._shelf.rejected_files

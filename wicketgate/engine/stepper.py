@@ -373,6 +373,7 @@ class Stepper:
             preempted=sum(stream.preempted for stream in roster.waiting.values()),
             held_bytes=use.rows_bytes + roster.held_bytes + roster.loaded_bytes,
             kv_limit_bytes=0 if self._budget is None else self._budget.kv_limit_bytes,
+            disk_is_failing=self._cache.disk_is_failing,
         )
 
     def _tell_early(self, began_s: float, news: Sequence[object]) -> None:

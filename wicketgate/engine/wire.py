@@ -263,6 +263,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True):
     """Of `kv_bytes`, what cannot be evicted: of running streams, and in hand for those that wait."""
     kv_limit_bytes: int = 0
     """How much KV there may be at most, beside the weights and a step's work; 0 where nothing bounds it."""
+    disk_is_failing: bool = False
+    """The last KV file could not be written."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):

@@ -51,4 +51,7 @@ class Unreadable:
         self._kept.clear()
         if not self._has_calls:
             return [Unread(self._start + text + end)] if self._start + text + end else []
+        if not self._start:
+            # Nothing but calls may stand there: it is the beginning of one that was cut short.
+            return []
         return [] if self._idle.fullmatch(text) else [Unread(text, behind=len(end))]
