@@ -44,6 +44,8 @@ _ROOTS: Final = {
 }
 """By path: what is answered whole, and what each event is."""
 _DONE: Final = "[DONE]"
+_LINES: Final = ("data: ", "event: ", ": ping")
+"""What a line begins with. Others (`id:`, `retry:`) make clients read an event where there is none."""
 
 
 @dataclass(slots=True)
@@ -59,15 +61,22 @@ class Heard:
     @property
     def events(self) -> list[str]:
         """The data of its events."""
-        blocks = self.body.decode().split("\n\n")
-        lines = (line for block in blocks for line in block.split("\n"))
-        return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        return [line.removeprefix("data: ") for line in self.lines if line.startswith("data: ")]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of its events; none of an answer that is whole."""
+        return self.body.decode().split("\n") if self._is_stream else []
+
+    @property
+    def _is_stream(self) -> bool:
+        return self.headers["content-type"].startswith("text/event-stream")
 
     @property
     def values(self) -> list[tuple[str, Any]]:
         """What it says, as JSON, each with the name of the schema that it must satisfy."""
         whole, event = _ROOTS[self._route]
-        if self.headers["content-type"].startswith("text/event-stream"):
+        if self._is_stream:
             parts = [json.loads(data) for data in self.events if data != _DONE]
             # A failure after the status was sent is an event of its own.
             return [
@@ -88,7 +97,8 @@ def faults(heard: Heard) -> list[str]:
     """Return where an answer is not as published; nothing, if it is."""
     if heard.method == "DELETE":
         return []
-    return [
+    odd = [line for line in heard.lines if line and not line.startswith(_LINES)]
+    return [f"{heard.path}: no line of an event: {line[:80]!r}" for line in odd] + [
         f"{heard.method} {heard.path}: {root} {error.json_path}: {error.message[:200]}"
         for root, value in heard.values
         for error in _validator(_narrow(root, value)).iter_errors(value)

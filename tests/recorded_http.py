@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class Ear:
-    """Keeps every answer that its transports bring."""
+    """
+    Keeps every answer that its transports bring.
+
+    They speak cleartext, and load no certificates, which takes longer than most tests.
+    """
 
     def __init__(self) -> None:
         self.heard: list[Heard] = []
@@ -25,13 +29,13 @@ class Ear:
 
     def client(self, *, http2: bool = False) -> httpx2.Client:
         """Return a client for a synchronous SDK; cleartext HTTP/2 must be spoken from the start."""
-        transport = httpx2.HTTPTransport(http1=not http2, http2=http2)
+        transport = httpx2.HTTPTransport(http1=not http2, http2=http2, verify=False)
         return httpx2.Client(transport=_Transport(transport, self), timeout=60)
 
     def async_client(self, *, http2: bool = False) -> httpx2.AsyncClient:
         """Return a client for an asynchronous SDK."""
         limits = httpx2.Limits(max_connections=1000)
-        transport = httpx2.AsyncHTTPTransport(http1=not http2, http2=http2, limits=limits)
+        transport = httpx2.AsyncHTTPTransport(http1=not http2, http2=http2, verify=False, limits=limits)
         return httpx2.AsyncClient(transport=_AsyncTransport(transport, self), timeout=60)
 
     def hear(self, request: httpx2.Request, response: httpx2.Response) -> Heard:

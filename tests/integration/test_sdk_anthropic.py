@@ -50,6 +50,9 @@ TOOL = {
 NAMED = {"type": "tool", "name": "forecast"}
 TOOLS = {**ASK, "tools": [TOOL], "max_tokens": 400}
 
+BOTH = pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+"""What is carried differently by the two; the rest is asked for over HTTP/1.1, as the SDK does by itself."""
+
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -62,9 +65,9 @@ def ear() -> Ear:
     return Ear()
 
 
-@pytest.fixture(params=[False, True], ids=["http1", "http2"])
-def http2(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture
+def http2() -> bool:
+    return False
 
 
 @pytest.fixture
@@ -74,6 +77,7 @@ def client(gateway: Gateway, ear: Ear, http2: bool) -> Iterator[Anthropic]:
         yield client
 
 
+@BOTH
 def test_a_message_says_what_it_cost(client: Anthropic) -> None:
     message = client.messages.create(**ASK, system="Be brief.")
 
@@ -84,6 +88,7 @@ def test_a_message_says_what_it_cost(client: Anthropic) -> None:
     assert 1 <= message.usage.output_tokens <= 30
 
 
+@BOTH
 def test_a_stream_adds_up_to_a_message(client: Anthropic) -> None:
     with client.messages.stream(**ASK) as stream:
         texts = list(stream.text_stream)
@@ -96,6 +101,7 @@ def test_a_stream_adds_up_to_a_message(client: Anthropic) -> None:
     assert final.stop_reason in ("end_turn", "max_tokens")
 
 
+@BOTH
 def test_events_come_in_their_order(client: Anthropic) -> None:
     events = [event.type for event in client.messages.create(**ASK, stream=True)]
 
@@ -113,6 +119,7 @@ def test_a_stop_sequence_is_named(client: Anthropic) -> None:
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, NAMED], ids=["any", "tool"])
+@BOTH
 def test_a_call_that_is_demanded_is_valid(client: Anthropic, choice: dict[str, str]) -> None:
     only = {**choice, "disable_parallel_tool_use": True}
 
@@ -179,6 +186,7 @@ def test_models_are_listed_and_described(client: Anthropic) -> None:
         ),
     ],
 )
+@BOTH
 def test_errors_have_the_types_that_the_sdk_knows(
     client: Anthropic,
     ear: Ear,
@@ -196,6 +204,7 @@ def test_errors_have_the_types_that_the_sdk_knows(
 
 
 @pytest.mark.anyio
+@BOTH
 async def test_the_asynchronous_client_does_the_same(gateway: Gateway, ear: Ear, http2: bool) -> None:
     options = {"base_url": gateway.url, "api_key": "none", "http_client": ear.async_client(http2=http2)}
     async with AsyncAnthropic(**options) as client:

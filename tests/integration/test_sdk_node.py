@@ -6,6 +6,7 @@ Each script in tests/node is run once and tells what it saw; what that must be s
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.api_edge import ApiEdge
+from tests.api_fakes import FakeAnswers
 from tests.conftest import DEMO
 from tests.server import Gateway
+from wicketgate.api.endpoint import ApiSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,9 +249,10 @@ def test_the_ai_sdk_gets_objects_whole_and_streamed(ai: dict[str, Any]) -> None:
     assert ai["streamedObject"]["partials"] > 1
 
 
-def test_the_ai_sdk_calls_tools(ai: dict[str, Any]) -> None:
-    for answers in ai["calls"].values():
-        assert answers == [["tool-calls", "forecast"]] * 2
+def test_the_ai_sdk_runs_tools_with_valid_inputs(ai: dict[str, Any]) -> None:
+    assert ai["required"]["reason"] == ai["named"]["reason"] == "tool-calls"
+    assert set(ai["required"]["names"]) == {"forecast"}
+    assert ai["named"]["names"] == ["forecast"]
     assert ai["ran"]
     assert all(ai["ran"])
 
@@ -266,3 +271,20 @@ def test_the_ai_sdk_raises_what_was_refused(ai: dict[str, Any]) -> None:
 
     assert (error["name"], error["status"]) == ("AI_APICallError", 404)
     assert "nope" in error["message"]
+
+
+# All of them
+
+
+@pytest.mark.anyio
+async def test_heartbeats_of_a_slow_stream_disturb_nobody(node_folder: Path) -> None:
+    settings = ApiSettings(heartbeat_s=0.02, hold_headers_s=0.02)
+    async with ApiEdge(FakeAnswers(pause_s=0.1), settings=settings) as edge:
+        process = await asyncio.create_subprocess_exec(
+            "node", "slow.mjs", edge.url, cwd=node_folder, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(SCRIPT_S):
+            output, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert set(json.loads(output).values()) == {"Hello"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Literal
 
 import openai
@@ -39,8 +40,15 @@ class Forecast(BaseModel):
     sky: Literal["clear", "cloudy"]
 
 
+class Sky(BaseModel):
+    """The same in fewer tokens."""
+
+    sky: Literal["clear", "cloudy"]
+
+
 TOOL = openai.pydantic_function_tool(Forecast, name="forecast", description="Tell the weather")
-TOOLS = {"model": "demo", "messages": MESSAGES, "tools": [TOOL], "max_tokens": 400}
+TOOLS = {"model": "demo", "messages": MESSAGES, "tools": [TOOL], "max_tokens": 400, "seed": 1}
+TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 NAMED = {"type": "function", "function": {"name": "forecast"}}
 RESPONSES_TOOL = {
     "type": "function",
@@ -48,6 +56,9 @@ RESPONSES_TOOL = {
     "parameters": TOOL["function"]["parameters"],
     "strict": True,
 }
+
+BOTH = pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+"""What is carried differently by the two; the rest is asked for over HTTP/1.1, as the SDK does by itself."""
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +74,9 @@ def ear() -> Iterator[Ear]:
     assert ear.faults == []
 
 
-@pytest.fixture(params=[False, True], ids=["http1", "http2"])
-def http2(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture
+def http2() -> bool:
+    return False
 
 
 @pytest.fixture
@@ -88,6 +99,7 @@ def tokenizer(demo_model: Path) -> Tokenizer:
 # Chats
 
 
+@BOTH
 def test_a_chat_streams_words_and_ends(client: OpenAI) -> None:
     stream = client.chat.completions.create(
         model="demo", messages=MESSAGES, stream=True, seed=1, max_tokens=40, temperature=0.5
@@ -103,6 +115,7 @@ def test_a_chat_streams_words_and_ends(client: OpenAI) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+@BOTH
 def test_the_streamed_text_is_the_text_of_the_whole_answer(client: OpenAI) -> None:
     options = {"model": "demo", "messages": MESSAGES, "seed": 7, "max_tokens": 40, "temperature": 0.8}
 
@@ -128,6 +141,7 @@ def test_usage_is_what_the_tokenizer_counts(client: OpenAI, tokenizer: Tokenizer
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
+@BOTH
 def test_a_stream_reports_usage_when_asked(client: OpenAI, ear: Ear) -> None:
     stream = client.chat.completions.create(
         model="demo",
@@ -151,6 +165,7 @@ def test_a_stream_has_no_usage_unless_asked(client: OpenAI, ear: Ear) -> None:
     assert b"usage" not in ear.heard[0].body
 
 
+@BOTH
 def test_choices_of_a_stream_come_side_by_side_and_are_those_of_the_whole_answer(client: OpenAI) -> None:
     options = {"model": "demo", "messages": MESSAGES, "seed": 3, "n": 3, "max_tokens": 12}
 
@@ -209,16 +224,17 @@ def test_a_stop_text_ends_the_answer_before_it(client: OpenAI) -> None:
 
 def test_an_answer_is_parsed_as_the_class_that_was_asked_for(client: OpenAI) -> None:
     answer = client.chat.completions.parse(
-        model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400
+        model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400, seed=1
     )
 
     assert isinstance(answer.choices[0].message.parsed, Forecast)
     assert json.loads(answer.choices[0].message.content) == answer.choices[0].message.parsed.model_dump()
 
 
+@BOTH
 def test_a_streamed_answer_is_parsed_too(client: OpenAI) -> None:
     with client.chat.completions.stream(
-        model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400
+        model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400, seed=1
     ) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
@@ -251,10 +267,11 @@ def test_a_call_that_is_demanded_is_valid(client: OpenAI, choice: object) -> Non
     assert answer.choices[0].message.content is None
     assert isinstance(call.function.parsed_arguments, Forecast)
     # The grammar leaves no white space to the model: it could go on with it until its tokens are used up.
-    assert call.function.arguments == call.function.parsed_arguments.model_dump_json()
+    assert re.search(r"\s", TEXT.sub("", call.function.arguments)) is None
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+@BOTH
 def test_a_streamed_call_opens_once_and_its_arguments_add_up(client: OpenAI, choice: object) -> None:
     with client.chat.completions.stream(**TOOLS, tool_choice=choice, parallel_tool_calls=False) as stream:
         chunks = [event.chunk for event in stream if event.type == "chunk"]
@@ -269,15 +286,17 @@ def test_a_streamed_call_opens_once_and_its_arguments_add_up(client: OpenAI, cho
     assert final.choices[0].finish_reason == "tool_calls"
 
 
-def test_several_calls_of_one_answer_have_places_and_names_of_their_own(client: OpenAI) -> None:
-    options = {**TOOLS, "max_tokens": 1000, "tool_choice": "required", "seed": 1}
-
-    with client.chat.completions.stream(**options) as stream:
-        calls = stream.get_final_completion().choices[0].message.tool_calls
+def test_several_calls_of_one_answer_have_places_and_names_of_their_own(gateway: Gateway, ear: Ear) -> None:
+    """What this model draws after a call is another one, until there are eight."""
+    tool = openai.pydantic_function_tool(Sky, name="sky")
+    options = {**TOOLS, "tools": [tool], "tool_choice": "required"}
+    with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", http_client=ear.client()) as client:
+        with client.chat.completions.stream(**options) as stream:
+            calls = stream.get_final_completion().choices[0].message.tool_calls
 
     assert [call.index for call in calls] == list(range(len(calls)))
     assert len({call.id for call in calls}) == len(calls) > 1
-    assert all(isinstance(call.function.parsed_arguments, Forecast) for call in calls)
+    assert all(isinstance(call.function.parsed_arguments, Sky) for call in calls)
 
 
 def test_what_a_call_gave_is_answered(client: OpenAI) -> None:
@@ -332,6 +351,7 @@ def test_prompts_times_samples_have_places_in_order(client: OpenAI) -> None:
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
 
 
+@BOTH
 def test_vectors_are_the_same_as_numbers_and_as_base64(client: OpenAI, ear: Ear) -> None:
     inputs = {"model": "demo", "input": ["water", "a class of objects"]}
 
@@ -352,6 +372,7 @@ def test_models_are_listed_and_described(client: OpenAI) -> None:
 # Responses
 
 
+@BOTH
 def test_a_response_streams_what_it_is_in_the_end(client: OpenAI, ear: Ear) -> None:
     options = {"model": "demo", "input": "Tell me about water.", "max_output_tokens": 30, "temperature": 0}
 
@@ -413,6 +434,7 @@ def test_what_a_response_called_is_answered_in_the_next(client: OpenAI) -> None:
     assert answer.previous_response_id == called.id
 
 
+@BOTH
 def test_a_response_is_stored_until_it_is_deleted(client: OpenAI) -> None:
     made = client.responses.create(model="demo", input="hi", store=True, max_output_tokens=4)
 
@@ -442,6 +464,7 @@ def test_log_probabilities_of_a_response(client: OpenAI) -> None:
 # What goes wrong
 
 
+@BOTH
 def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="nope", messages=MESSAGES)
@@ -480,6 +503,7 @@ def test_a_bad_request_names_its_field(
 # The wire
 
 
+@BOTH
 def test_every_answer_tells_its_protocol_features_and_id(client: OpenAI, http2: bool) -> None:
     raw = client.chat.completions.with_raw_response.create(model="demo", messages=MESSAGES, max_tokens=4)
 
@@ -508,11 +532,12 @@ def test_only_documented_keys_are_added_to_what_openai_describes(gateway: Gatewa
 
 
 @pytest.mark.anyio
+@BOTH
 async def test_the_asynchronous_client_does_the_same(gateway: Gateway, ear: Ear, http2: bool) -> None:
     async with async_client(gateway, ear, http2=http2) as client:
         models = [model.id async for model in client.models.list()]
         parsed = await client.chat.completions.parse(
-            model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400
+            model="demo", messages=MESSAGES, response_format=Forecast, max_tokens=400, seed=1
         )
         stream = await client.chat.completions.create(
             model="demo", messages=MESSAGES, stream=True, max_tokens=10

@@ -1,5 +1,5 @@
 """
-What breaks clients of other servers, tried with openai-python and anthropic-python on ours over a faked pipeline.
+What breaks clients of other servers, tried on ours with openai-python and anthropic-python and faked answers.
 
 Slow streams, failures in every place, refusals and what is made of them, thinking, and calls side by side.
 """

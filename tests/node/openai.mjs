@@ -7,11 +7,7 @@ import { z } from "zod";
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "none", maxRetries: 0 });
 const messages = [{ role: "user", content: "Tell me about water." }];
 const ask = { model: "demo", messages, max_tokens: 30, seed: 5, temperature: 0.8 };
-const Forecast = z.object({
-  city: z.string().max(12),
-  days: z.number().int().min(0).max(30),
-  sky: z.enum(["clear", "cloudy"]),
-});
+const Forecast = z.object({ days: z.number().int().min(0).max(30), sky: z.enum(["clear", "cloudy"]) });
 const long = { ...ask, max_tokens: 600 };
 const saw = {};
 
