@@ -193,7 +193,9 @@ class FakeText:
         """Prompts of messages open reasoning where there is one."""
         self.streams: list[FakeTextStream] = []
 
-    async def encode_prompt(self, prompt: Prompt, *, inline_chars: int = 2000) -> list[int]:
+    async def encode_prompt(
+        self, prompt: Prompt, *, inline_chars: int = 2000, most_tokens: int | None = None
+    ) -> list[int]:
         await self.gate.wait()
         if self.fault is not None:
             raise self.fault

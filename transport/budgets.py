@@ -17,8 +17,8 @@ from typing import Final
 ANSWERED_RESET_WEIGHT: Final = 0.1
 REFUSED_WEIGHT: Final = 0.1
 """A burst of requests that crosses our SETTINGS on its way is no attack."""
-LARGE_HEADERS_WEIGHT: Final = 10.0
-"""To decode 60 KB of Huffman code takes as long as some hundred small frames."""
+LARGE_HEADERS_WEIGHT: Final = 20.0
+"""To decode 60 KB of Huffman code takes 20 ms, as long as two thousand small frames."""
 TINY_DATA_WEIGHT: Final = 0.1
 UPDATES_PER_FRAME: Final = 2
 """A client may open the stream's and the connection's window after each DATA frame."""

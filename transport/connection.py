@@ -4,9 +4,8 @@ One HTTP/2 connection of a server (pure): bytes and the time in, bytes and event
 Theory of operation. The h2 library keeps the protocol: header compression and validation, settings, windows,
 the state of each stream. Three things are done beside it:
 
-* DATA frames are made here. h2's `send_data` takes some 15 us, a frame by hand one; so `write` only stores,
-  and `to_send` makes one frame of all that was written to a stream since. h2's window counters, which are
-  public attributes, are kept right, and `end_stream` tells it of the end.
+* DATA frames are made here. h2's `send_data` takes some 15 us, a frame by hand one; so `write` only stores, and
+  `to_send` makes one frame of all that was written since. h2's public window counters are kept right.
 * Each frame is looked at before h2 parses it (frames.py), charged to a budget where it carries nothing
   (budgets.py), and dropped where h2 is stricter than RFC 9113 with frames that were on their way: DATA of a
   stream already answered or reset is swallowed and its window given back.
@@ -99,11 +98,11 @@ class Connection:
 
     def receive(self, data: bytes, *, now_s: float) -> list[Event]:
         """Take bytes of the client; what is left of them after WORK_PER_TURN is kept for the next call."""
-        if self.is_over:
+        self.has_unread = not self.is_over
+        if not self.has_unread:
             return []
         self._counters.bytes_in += len(data)
         self._receiving.feed(data)
-        self.has_unread = True
         while self.has_unread and self._receiving.work < WORK_PER_TURN:
             self.has_unread = self._read(now_s)
         self._note_received(now_s)
@@ -200,6 +199,7 @@ class Connection:
         """Note that the socket is gone, or is being given up: nothing is sent any more."""
         if not self.is_over:
             self._end(CloseReason.PEER_LEFT)
+        self._wire.let_go()
 
     def drain(self, *, now_s: float, reason: CloseReason = CloseReason.DRAINED) -> None:
         """Take no more streams; those that are open, and those on their way, are served to their end."""
@@ -253,7 +253,7 @@ class Connection:
             receiving.swallowed_bytes = 0
         if receiving.has_preface:
             self._deadlines.greeted()
-        self._deadlines.within_headers(receiving.is_within_headers, now_s=now_s)
+        self._deadlines.within_headers(receiving.is_within_headers, is_new=receiving.work > 0, now_s=now_s)
         self._note_idle(now_s)
 
     def _note_idle(self, now_s: float) -> None:

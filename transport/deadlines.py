@@ -37,11 +37,18 @@ class Deadlines:
         """Note the client's preface."""
         self._preface_s = inf
 
-    def within_headers(self, is_so: bool, *, now_s: float) -> None:
-        """Note whether a header block has begun and not ended."""
+    def within_headers(self, is_so: bool, *, is_new: bool, now_s: float) -> None:
+        """
+        Note whether a header block has begun and not ended.
+
+        Args:
+            is_so: Whether.
+            is_new: Others have ended since the last note, so that this one cannot have begun before.
+            now_s: The time.
+        """
         if not is_so:
             self._headers_s = inf
-        elif self._headers_s == inf:
+        elif is_new or self._headers_s == inf:
             self._headers_s = now_s + self._header_timeout_s
 
     def busy(self) -> None:

@@ -50,8 +50,8 @@ FLUSH_S: Final = 10.0
 """How long the last bytes of a connection may take."""
 CLOSE_S: Final = 0.25
 """How long a client to which all is sent may take to close its side."""
-ABORT_AFTER_S: Final = 1.0
-"""How long the application of an aborted connection may take to end by itself."""
+CANCEL_AFTER_S: Final = 1.0
+"""How long the application of a lost connection may take to end by itself, as on HTTP/2."""
 
 
 class _H11(H11Protocol):
@@ -123,10 +123,8 @@ class Http1Connection(asyncio.Protocol):
             self._close()
 
     def abort(self) -> None:
-        """End everything now; an application that takes long to notice is cancelled."""
+        """End everything now."""
         self._transport.abort()
-        for task in self._serving:
-            self._loop.call_later(ABORT_AFTER_S, task.cancel)
 
     # What asyncio calls
 
@@ -176,7 +174,7 @@ class Http1Connection(asyncio.Protocol):
             self._stream.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Tell the application, which ends by itself."""
+        """Tell the application, which ends by itself; one that takes long to notice is cancelled."""
         self._is_lost = self._is_closing = True
         self._set_timer(None)
         self._end_stall()
@@ -186,6 +184,8 @@ class Http1Connection(asyncio.Protocol):
             self._inbox.disconnect()
         if self._stream is not None:
             self._stream.lose()
+        for task in self._serving:
+            self._loop.call_later(CANCEL_AFTER_S, task.cancel)
         self._tell_if_over()
 
     # What hypercorn calls
@@ -275,6 +275,8 @@ class Http1Connection(asyncio.Protocol):
     def _tell_if_over(self) -> None:
         if self._is_lost and not self._serving:
             self._inbox = self._stream = None
+            # They point back here: else a lost connection waits for the collector.
+            self._h11 = self._reading = cast("Any", None)
             self._on_closed(self)
 
     def _rest(self) -> None:

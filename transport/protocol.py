@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -42,6 +43,8 @@ CANCEL_AFTER_S: Final = 1.0
 """An application whose client has left may end by itself so long."""
 CLOSE_AFTER_S: Final = 1.0
 """A client may take so long to read the last bytes."""
+LONG_TURN_S: Final = 0.005
+"""A client whose bytes take longer waits as long again: an answer to another takes some three turns."""
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
@@ -120,10 +123,15 @@ class H2Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; with very many frames at once, others have their turn in between."""
+        began_s = time.monotonic()
         self._act(self.connection.receive(data, now_s=self._now()))
-        if self.connection.has_unread and self._transport is not None:
+        # Not by the loop's time: uvloop's stands still within a turn.
+        took_s = time.monotonic() - began_s
+        is_long = took_s > LONG_TURN_S
+        must_wait = (self.connection.has_unread or is_long) and not self.connection.is_over
+        if must_wait and self._transport is not None:
             self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
+            self._loop.call_later(took_s if is_long else 0.0, self._read_on)
 
     def pause_writing(self) -> None:
         """Hold everything back until the socket takes more."""

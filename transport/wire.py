@@ -69,3 +69,7 @@ class Wire(H2Connection):
         self.local_settings = Settings(client=False, initial_values=kept)
         self.decoder.max_header_list_size = 2 * params.max_header_bytes
         self.increment_flow_control_window(CONNECTION_WINDOW_BYTES - STREAM_WINDOW_BYTES)
+
+    def let_go(self) -> None:
+        """Break the circle of h2's table of its own methods: a lost connection would wait for the collector."""
+        self._frame_dispatch_table.clear()

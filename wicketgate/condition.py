@@ -31,6 +31,10 @@ def kv_use_ratio(models: Iterable[ModelView]) -> float | None:
     return max((load.held_bytes / load.kv_limit_bytes for load in loads if load.kv_limit_bytes), default=None)
 
 
+def _should_compute(model: ModelView) -> bool:
+    return model.pulse is not None and not model.is_down
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witnesses:
     """The parts that are asked."""
@@ -76,16 +80,19 @@ class Condition:
         witnesses, now_s = self._witnesses, self._witnesses.clock()
         models = witnesses.fleet.views()
         pulses = [model.pulse for model in models if model.pulse is not None]
+        stuck = [model for model in models if model.pulse is not None and model.pulse.is_stuck]
+        down = [model.name for model in models if model.is_down or model in stuck]
         verdicts = witnesses.monitor.verdicts(now_s=now_s)
         return Health(
             has_started=self.has_started,
             engine_is_ready=witnesses.fleet.can_serve,
             is_draining=witnesses.status.draining,
-            is_stuck=any(pulse.is_stuck for pulse in pulses),
+            # One of several is told among those that are down: the others serve.
+            is_stuck=bool(stuck) and all(model in stuck for model in models if _should_compute(model)),
             pressure=pressure(models),
             is_kv_full=self._is_kv_full,
             is_kv_disk_full=any(model.load is not None and model.load.disk_is_failing for model in models),
-            models_down=tuple(model.name for model in models if model.is_down) if len(models) > 1 else (),
+            models_down=tuple(down) if len(models) > 1 else (),
             violated=tuple(each.objective for each in verdicts if each.state is State.VIOLATED),
             kv_use_ratio=kv_use_ratio(models),
             cache_hit_ratio=witnesses.recorder.cache_hit_ratio,

@@ -160,11 +160,11 @@ class MetricsSection(Section):
 class LimitsSection(Section):
     """What one caller may ask for; more is refused with 429."""
 
-    requests_per_minute: Annotated[int, Field(ge=1, le=10_000_000), HOT] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Requests; null is no limit."""
-    tokens_per_minute: Annotated[int, Field(ge=1, le=10**12), HOT] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1, le=10**12)] | None = None
     """Tokens of prompts and answers; null is no limit."""
-    streams: Annotated[int, Field(ge=1, le=1_000_000), HOT] | None = None
+    streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Requests at once; null is no limit."""
 
 
@@ -173,9 +173,9 @@ class SecuritySection(Section):
 
     api_keys_file: LocalPath | None = None
     """File of API keys, mode 0600, whose changes are followed; without it only loopback may be bound."""
-    per_key: LimitsSection = LimitsSection()
+    per_key: Annotated[LimitsSection, HOT] = LimitsSection()
     """For each API key; a line of the file may say otherwise."""
-    per_address: LimitsSection = LimitsSection()
+    per_address: Annotated[LimitsSection, HOT] = LimitsSection()
     """For each client address (of IPv6 its first 64 bits)."""
 
 

@@ -126,16 +126,21 @@ class Listeners:
         Args:
             timeout_s: How long they may take.
             hurry: Set when nothing is waited for any more.
-            on_deadline: Ends the streams that are left after that time.
+            on_deadline: Ends the streams that are left at time or hurry.
 
         Returns:
-            Whether all ended before time or hurry.
+            Whether all had ended by then.
         """
         draining = asyncio.ensure_future(self._api.drain(timeout_s, on_deadline=on_deadline))
         hurried = asyncio.ensure_future(hurry.wait())
         try:
             await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
-            return draining.done() and draining.result()
+            if draining.done():
+                return draining.result()
+            left = self._api.streams()
+            if left.h1 + left.h2:
+                on_deadline()
+            return not left.h1 + left.h2
         finally:
             draining.cancel()
             hurried.cancel()

@@ -93,6 +93,7 @@ class Runtime:
         self._served = tuple(served)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._was_signalled = False
         self._tasks = asyncio.TaskGroup()
         self._began_unix_s = int(time.time())
         self._build_cores()
@@ -243,9 +244,9 @@ class Runtime:
 
     def stop(self) -> None:
         """Drain and end; called again, end at once."""
-        if self._stopping.is_set():
-            self._hurry.set()
-        self._stopping.set()
+        # `wicketgate drain` before the first signal, as in a preStop hook, does not count.
+        (self._hurry if self._was_signalled else self._stopping).set()
+        self._was_signalled = True
 
     def _asked_to_drain(self, now: bool) -> dict[str, object]:
         in_flight = self._admission.in_flight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -212,6 +213,30 @@ def test_a_stream_in_flight_finishes_when_the_server_is_told_to_stop(tmp_path: P
     assert code == 0
     assert answers[0][2].rstrip().endswith(b"data: [DONE]")
     assert b'"finish_reason":"length"' in answers[0][2]
+
+
+def test_a_drain_by_command_is_not_cut_by_the_one_signal_after_it(tmp_path: Path) -> None:
+    answers: list[tuple[int, dict[str, str], bytes]] = []
+    body = CHAT | {"max_tokens": 400, "stream": True, "ignore_eos": True}
+    with Gateway(tmp_path, DEMO) as server:
+        thread = threading.Thread(target=lambda: answers.append(server.post("/v1/chat/completions", body)))
+        thread.start()
+        wait_for(lambda: server.snapshot()["flow"]["in_flight"] == 1, "a stream in flight")
+
+        server.command("drain")
+        server.tell(signal.SIGTERM)
+        code = server.ended(30)
+        thread.join(30)
+
+    assert code == 0
+    assert b'"finish_reason":"length"' in answers[0][2]
+
+
+def test_a_server_that_is_told_to_end_at_once_has_cut_nothing_where_nothing_was(tmp_path: Path) -> None:
+    with Gateway(tmp_path, DEMO) as server:
+        server.command("drain", "--now")
+
+        assert server.ended(30) == 0
 
 
 def test_two_runtimes_do_not_share_a_state_folder(server: Gateway) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import httpx
 import pytest
@@ -214,6 +216,7 @@ async def test_one_that_pipelines_a_request_and_vanishes_is_forgotten():
     await asyncio.wait_for(closed.wait(), 5)
     app.over.set()
 
+    assert app.stream.is_gone
     await eventually(lambda: server.connections().h1 == 0)
     await server.close()
 
@@ -389,4 +392,25 @@ async def test_requests_in_a_row_share_a_connection():
 
     assert server.connections().opened == 1
     writer.close()
+    await server.close()
+
+
+async def test_a_lost_connection_does_not_wait_for_the_garbage_collector():
+    app = Direct()
+    server = await serve(app)
+    _, writer = await connect(server, GET)
+    await app.started.wait()
+    # Whoever is told to abort is the connection.
+    connection = weakref.ref(app.stream._abort.__self__)
+    gc.disable()
+    try:
+        writer.transport.abort()
+        await eventually(lambda: server.streams().h1 == 1 and app.stream.is_gone)
+        app.over.set()
+        await eventually(lambda: app.returned)
+        app.stream = None
+
+        await eventually(lambda: connection() is None)
+    finally:
+        gc.enable()
     await server.close()

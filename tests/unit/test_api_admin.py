@@ -219,3 +219,27 @@ async def test_no_route_raises_a_share() -> None:
         ]
 
     assert {answer.status_code for answer in answers} <= {404, 405}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "allowed"),
+    [
+        ("GET", "/nope", 404, "unknown_url", None),
+        ("DELETE", "/v1/rollback", 405, "method_not_allowed", "POST"),
+    ],
+)
+async def test_what_nobody_serves_is_refused_in_the_words_of_every_other_error(
+    method: str, path: str, status: int, code: str, allowed: str | None
+) -> None:
+    async with client(FakeOperations(), guarded=False) as http:
+        answer = await http.request(method, path)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers.get("allow") == allowed
+
+
+async def test_whoever_brings_no_token_hears_how_to() -> None:
+    async with client(FakeOperations()) as http:
+        answer = await http.post("/v1/kill", json={})
+
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

@@ -8,8 +8,10 @@ import pytest
 from starlette.routing import Route
 
 from tests.api_fakes import Client, make_app
+from transport.limits import BodyLimit
 from wicketgate.api.endpoint import Endpoint, new_id
 from wicketgate.api.envelopes import Family
+from wicketgate.api.exchange import Exchange
 from wicketgate.errors import UnavailableError
 
 pytestmark = pytest.mark.anyio
@@ -91,3 +93,31 @@ async def test_an_error_comes_in_the_words_of_its_api_and_where_both_call_in_the
 
     assert (reply.status, reply.json["error"]["type"]) == (status, kind)
     assert reply.headers["retry-after"] == "2"
+
+
+async def test_of_a_body_that_is_refused_unread_nothing_is_kept():
+    held, most = set(), 0
+
+    class Part(bytes):
+        def __del__(self):
+            held.discard(id(self))
+
+    async def receive():
+        nonlocal most
+        part = Part(b"x" * 1000)
+        held.add(id(part))
+        most, receive.left = max(most, len(held)), receive.left - 1
+        return {"type": "http.request", "body": part, "more_body": receive.left > 0}
+
+    async def send(_):
+        pass
+
+    receive.left = 50
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "client": None}
+    limit = BodyLimit(max_bytes=100_000, timeout_s=10.0)
+    exchange = Exchange(scope, receive, send, limit=limit, request_id="req_1")
+
+    await exchange.refuse(UnavailableError("not now"))
+
+    assert receive.left == 0
+    assert most <= 3

@@ -317,3 +317,39 @@ def test_an_effort_that_the_model_cannot_make_is_refused(card, effort):
         chat(card, reasoning_effort=effort)
 
     assert (caught.value.param, caught.value.code) == ("reasoning_effort", "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [1] * 10_001,
+        [{"role": "user", "content": [1] * 10_000}],
+        [{"role": "assistant", "tool_calls": [1] * 10_000}],
+    ],
+)
+def test_what_a_chat_is_made_of_is_counted_before_it_is_read(messages):
+    with pytest.raises(InvalidRequestError) as refusal:
+        read_chat({"messages": messages})
+
+    assert (refusal.value.param, refusal.value.code) == ("messages", "array_above_max_length")
+
+
+def test_too_many_prompts_are_refused_before_they_are_read():
+    with pytest.raises(InvalidRequestError) as refusal:
+        completions(prompt=[[1]] * 128 + [None])
+
+    assert refusal.value.code == "array_above_max_length"
+
+
+def test_too_many_ids_are_refused_before_they_are_read():
+    with pytest.raises(InvalidRequestError) as refusal:
+        completions(prompt=[*([1] * CARD.context_tokens), None])
+
+    assert (refusal.value.param, refusal.value.code) == ("prompt", "context_length_exceeded")
+
+
+def test_metadata_has_a_bound():
+    with pytest.raises(InvalidRequestError) as refusal:
+        completion(metadata={str(number): "" for number in range(65)})
+
+    assert refusal.value.param == "metadata"

@@ -57,15 +57,24 @@ def test_what_is_written_takes_the_place_of_a_heartbeat() -> None:
 def test_a_client_that_does_not_read_counts_from_when_it_stopped_and_nothing_else_counts() -> None:
     patience = Patience(PARAMS, now_s=0.0)
     patience.written_s = 0.0
-    patience.unread(now_s=5.0)
-    patience.unread(now_s=20.0)
+    patience.unread(now_s=5.0, unsent_bytes=9)
+    patience.unread(now_s=20.0, unsent_bytes=9)
 
     assert run(patience, until_s=100.0) == [(35.0, Due.UNREAD)]
 
 
+def test_a_client_that_reads_slowly_has_its_time_anew_with_all_that_it_reads() -> None:
+    patience = Patience(PARAMS, now_s=0.0)
+    patience.unread(now_s=5.0, unsent_bytes=9)
+    patience.unread(now_s=20.0, unsent_bytes=8)
+    patience.unread(now_s=30.0, unsent_bytes=8)
+
+    assert run(patience, until_s=100.0) == [(50.0, Due.UNREAD)]
+
+
 def test_a_client_that_reads_again_is_forgiven_and_so_is_the_engine() -> None:
     patience = Patience(PARAMS, now_s=0.0)
-    patience.unread(now_s=5.0)
+    patience.unread(now_s=5.0, unsent_bytes=9)
     patience.read(now_s=34.0)
 
     assert run(patience, until_s=100.0) == [(59.0, Due.STUCK)]

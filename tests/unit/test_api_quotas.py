@@ -252,8 +252,9 @@ async def test_tokens_charged_for_what_is_then_refused_come_back():
 
 
 @pytest.mark.anyio
-async def test_whoever_tries_keys_is_stopped_by_the_limit_of_its_address():
-    client = limited_app(make(per_address=Quota(requests_per_minute=2)))
+@pytest.mark.parametrize("is_exempt", [False, True])
+async def test_whoever_tries_keys_is_stopped_by_the_limit_of_its_address(is_exempt):
+    client = limited_app(make(per_address=Quota(requests_per_minute=2)), is_exempt=is_exempt)
 
     replies = [
         await client.ask("/x", b"", method="GET", headers={"x-api-key": f"guess{number}"})

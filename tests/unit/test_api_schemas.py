@@ -236,3 +236,17 @@ def test_what_is_open_is_closed_and_bounded(schema, closed):
 )
 def test_texts_without_a_bound_are_counted_as_often_as_they_are_expected(schema, count):
     assert open_texts(schema) == count
+
+
+def test_a_schema_of_too_many_schemas_is_refused():
+    names = [f"p{number}" for number in range(schemas.MAX_SCHEMAS)]
+    schema = {
+        "type": "object",
+        "properties": {name: {} for name in names},
+        "required": names,
+        "additionalProperties": False,
+    }
+
+    error = refused(schema, strict=True)
+
+    assert str(schemas.MAX_SCHEMAS) in str(error)

@@ -238,7 +238,7 @@ class Stuck:
         self.began = asyncio.Event()
         self.left = asyncio.Event()
 
-    async def score(self, *_: Any) -> None:
+    async def score(self, *_: Any, **__: Any) -> None:
         self.began.set()
         try:
             await asyncio.get_running_loop().create_future()
@@ -276,3 +276,22 @@ async def test_a_call_can_be_ended_by_its_id(desk: FakeDesk) -> None:
     assert stuck.left.is_set()
     assert (reply.status, reply.error["code"]) == (499, "cancelled")
     assert not backend.generation.live.stop(name, CancelledRequestError("told to"), client=None)
+
+
+async def test_an_echo_that_is_assessed_can_be_ended_by_its_id(desk: FakeDesk) -> None:
+    from wicketgate.api.openai import chat_routes
+    from wicketgate.errors import CancelledRequestError
+
+    stuck = desk.engine = Stuck()
+    stuck.assess = stuck.score
+    backend = make_backend(jobs=desk.jobs())
+    app = Client(make_app(routes=chat_routes, backend=backend))
+    body = {"prompt": [1, 2], "echo": True, "logprobs": 1, "max_tokens": 1}
+    asking = asyncio.create_task(app.ask("/v1/completions", body))
+    await stuck.began.wait()
+
+    (name,) = backend.generation.live._entries
+    backend.generation.live.stop(name, CancelledRequestError("told to"), client=None)
+    reply = await asking
+
+    assert (reply.status, reply.error["code"]) == (499, "cancelled")

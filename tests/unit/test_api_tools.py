@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 import wicketgate.demo
 from tests.api_fakes import CARD
+from wicketgate.api.schemas import MAX_SCHEMAS
 from wicketgate.api.tools import MAX_CALLS, MIN_CHARS, Tool, ToolChoice, ToolPlan, plan_tools
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import CallSyntax
@@ -245,3 +246,12 @@ def test_calls_in_another_form_than_json_are_read_and_not_enforced():
 
 def test_a_strict_tool_may_take_no_arguments():
     assert plan(replace(CLOCK, strict=True)).output.tools == ("clock",)
+
+
+def test_the_schemas_of_all_tools_together_have_a_bound():
+    wide = {"type": "object", "properties": {f"p{number}": {} for number in range(MAX_SCHEMAS // 2)}}
+
+    with pytest.raises(InvalidRequestError) as refusal:
+        plan(Tool(name="one", parameters=wide), Tool(name="two", parameters=wide), kind="required")
+
+    assert (refusal.value.param, refusal.value.code) == (PARAM.format(index=1), "invalid_json_schema")

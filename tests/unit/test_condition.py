@@ -104,15 +104,33 @@ def test_a_model_is_told_to_be_down_only_where_there_are_others(names: list[str]
     assert parts.condition().health().models_down == down
 
 
-def test_one_stuck_engine_is_enough_and_ages_are_those_of_the_liveliest_token_and_the_stalest_beat() -> None:
-    pulses = [
-        Pulse(is_stuck=False, token_age_s=1.0, beat_age_s=0.1),
-        Pulse(is_stuck=True, token_age_s=9.0, beat_age_s=8.0),
-        Pulse(is_stuck=False, token_age_s=None, beat_age_s=None),
-    ]
+STUCK = Pulse(is_stuck=True, token_age_s=9.0, beat_age_s=8.0)
+WELL = Pulse(is_stuck=False, token_age_s=1.0, beat_age_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("models", "is_stuck", "down"),
+    [
+        ([model("a", pulse=STUCK)], True, ()),
+        ([model("a", pulse=STUCK), model("b", pulse=WELL)], False, ("a",)),
+        ([model("a", pulse=STUCK), model("b", pulse=WELL, is_down=True)], True, ("a", "b")),
+        ([model("a", pulse=STUCK), model("b", is_loaded=False)], True, ("a",)),
+    ],
+    ids=["the only one", "one of two", "the other is down", "the other is not loaded"],
+)
+def test_a_stuck_engine_makes_the_gateway_stuck_only_where_no_other_computes(
+    models: list[Any], is_stuck: bool, down: tuple[str, ...]
+) -> None:
+    health = Parts(models=models).condition().health()
+
+    assert (health.is_stuck, health.models_down) == (is_stuck, down)
+
+
+def test_ages_are_those_of_the_liveliest_token_and_the_stalest_beat() -> None:
+    pulses = [WELL, STUCK, Pulse(is_stuck=False, token_age_s=None, beat_age_s=None)]
     health = Parts(models=[model(pulse=pulse) for pulse in pulses]).condition().health()
 
-    assert (health.is_stuck, health.probe_age_s, health.beat_age_s) == (True, 1.0, 8.0)
+    assert (health.probe_age_s, health.beat_age_s) == (1.0, 8.0)
 
 
 def test_a_host_that_cannot_write_its_kv_is_told() -> None:

@@ -233,6 +233,16 @@ def test_changes_are_told_apart_by_whether_they_need_a_restart() -> None:
     assert restart == ["server.bind", "model", "models"]
 
 
+def test_the_limits_of_callers_are_followed_without_a_restart() -> None:
+    before = load(None, text="security: {per_key: {streams: 1}}")
+    after = load(None, text="security: {per_address: {requests_per_minute: 5}}")
+
+    assert before.changed(after) == (
+        ["security.per_key.streams", "security.per_address.requests_per_minute"],
+        [],
+    )
+
+
 def test_the_same_values_written_otherwise_are_no_change() -> None:
     short = load(None, text="server: {keep_alive_s: 1m30s, max_body_bytes: 1MiB}\nlogs: {level: info}")
     long = load(None, text="server:\n  keep_alive_s: 90\n  max_body_bytes: 1048576\n")

@@ -8,7 +8,15 @@ import re
 import pytest
 
 from wicketgate.errors import EngineFailedError, InvalidRequestError
-from wicketgate.pipeline.score_plan import MAX_CHARS, Rated, ScoreSpec, grouped, rated_items, scores
+from wicketgate.pipeline.score_plan import (
+    MAX_CHARS,
+    MAX_TEXTS,
+    Rated,
+    ScoreSpec,
+    grouped,
+    rated_items,
+    scores,
+)
 
 pytestmark = pytest.mark.anyio
 BEGIN = 1
@@ -178,3 +186,10 @@ def test_labels_that_cannot_be_have_0_and_not_nan(softmax: bool) -> None:
 def test_what_is_no_number_is_a_failure_of_the_engine() -> None:
     with pytest.raises(EngineFailedError):
         scored(math.nan, -1.0)
+
+
+async def test_too_many_texts_are_refused_before_one_is_tokenised() -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        await rated(items=(" three",) * (MAX_TEXTS // 4), labels=(" a", " b", " c", " d"), label_ids=())
+
+    assert refusal.value.param == "items"

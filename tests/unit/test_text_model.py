@@ -207,3 +207,16 @@ def test_a_sentencepiece_model_drops_the_space_that_it_put_in_front(tmp_path):
 
     assert model.drops_leading_space
     assert [model.token_bytes(i) for i in (0xE4, 256, 258)] == [b"\xe4", b" ", b" a"]
+
+
+async def test_a_text_that_must_give_too_many_tokens_is_refused_unread(model):
+    longest = max(len(model.token_bytes(token)) for token in range(model.vocabulary_tokens))
+
+    with pytest.raises(InvalidRequestError) as refusal:
+        await model.encode_prompt(TextPrompt(text="a" * (10 * longest + 1)), most_tokens=10)
+
+    assert (refusal.value.param, refusal.value.code) == ("prompt", "context_length_exceeded")
+
+
+async def test_a_text_that_may_fit_is_tokenised(model):
+    assert await model.encode_prompt(TextPrompt(text="a" * 11), most_tokens=10)

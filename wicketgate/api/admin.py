@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wicketgate.api.envelopes import envelope
+from wicketgate.api.envelopes import envelope, error_headers
 from wicketgate.api.keys import Role
 from wicketgate.errors import (
     AuthenticationError,
     ForbiddenError,
     InvalidRequestError,
+    MethodNotAllowedError,
     MisdirectedError,
+    NotFoundError,
     UnavailableError,
     WicketgateError,
 )
@@ -130,7 +133,9 @@ def create_admin_app(
         Route("/v1/kill", kill, methods=["POST"]),
         *more_routes,
     ]
-    app: ASGIApp = Starlette(routes=routes, exception_handlers={WicketgateError: _failed})
+    app: ASGIApp = Starlette(
+        routes=routes, exception_handlers={WicketgateError: _failed, HTTPException: _unserved}
+    )
     return app if guard is None else _Guarded(app, guard)
 
 
@@ -195,8 +200,7 @@ class _Guarded:
         if scope["type"] == "http":
             error = self._refusal(scope)
             if error is not None:
-                response = JSONResponse(envelope(error), status_code=error.status)
-                await response(scope, receive, send)
+                await _told(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -237,7 +241,23 @@ class _Guarded:
 
 def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, WicketgateError)
-    return JSONResponse(envelope(error), status_code=error.status)
+    return _told(error)
+
+
+def _unserved(request: Request, error: Exception) -> Response:
+    """Answer a path or a method that nobody serves; starlette's own answer is plain text."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path[:200], request.method
+    allowed = (error.headers or {}).get("Allow")
+    if allowed is None:
+        return _told(NotFoundError(f"no such path: {method} {path}"))
+    methods = tuple(allowed.split(", "))
+    return _told(MethodNotAllowedError(f"{path} takes {allowed}, got {method}", allowed=methods))
+
+
+def _told(error: WicketgateError) -> JSONResponse:
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return JSONResponse(envelope(error), status_code=error.status, headers=headers)
 
 
 async def read_body(request: Request) -> Mapping[str, object]:

@@ -60,6 +60,10 @@ class _Anthropic:
 
     async def create(self, exchange: Exchange) -> None:
         """Answer POST /v1/messages."""
+        # Made elsewhere: of the body nothing must stay here for as long as the answer lasts.
+        await self.backend.generation.serve(exchange, await self._order(exchange))
+
+    async def _order(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
         ignored = self._ignored(intake.fields)
         body = read_messages_body(intake.fields)
@@ -72,8 +76,7 @@ class _Anthropic:
             shows_thinking=body.thinking is None or body.thinking.display != "omitted",
         )
         headers = (*ignored, *dropped_header(dropped))
-        order = Order(requests=(request,), form=form, stream=body.stream, headers=headers)
-        await self.backend.generation.serve(exchange, order)
+        return Order(requests=(request,), form=form, stream=body.stream, headers=headers)
 
     async def count_tokens(self, exchange: Exchange) -> None:
         """Answer POST /v1/messages/count_tokens."""

@@ -159,14 +159,15 @@ class Endpoint:
             try:
                 key = keys.check(exchange.header("authorization"), exchange.header("x-api-key"))
             except AuthenticationError:
-                # Whoever tries keys is slowed down by the limit of its address.
+                # Whoever tries keys is slowed down by the limit of its address, on every path.
                 self._enter(exchange, None)
                 raise
             exchange.client = key.id
-        self._enter(exchange, key)
+        if not self._is_exempt:
+            self._enter(exchange, key)
 
     def _enter(self, exchange: Exchange, key: Key | None) -> None:
-        if self._edge.quotas is None or self._is_exempt:
+        if self._edge.quotas is None:
             return
         exchange.grant = self._edge.quotas.open(key, exchange.address)
         if exchange.grant is not None:

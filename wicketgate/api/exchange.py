@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from transport import sse
 from transport.asgi_stream import EXTENSION
@@ -15,7 +15,7 @@ from wicketgate.api.stream_handle import AsgiHandle
 from wicketgate.errors import BodyTimeoutError, PayloadTooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from starlette.types import Receive, Scope, Send
 
@@ -95,6 +95,10 @@ class Exchange:
             BodyTimeoutError: it came too slowly.
             ClientGoneError: it broke off.
         """
+        return await self._receive_body(keeps=True)
+
+    async def _receive_body(self, *, keeps: bool) -> bytes:
+        """Read it, and keep nothing of what nobody will look at."""
         declared = self.header("content-length")
         declared_bytes = (
             int(declared) if declared is not None and declared.isascii() and declared.isdigit() else None
@@ -108,9 +112,11 @@ class Exchange:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGoneError
-                    parts.append(message.get("body", b""))
+                    part = message.get("body", b"")
                     more = message.get("more_body", False)
-                    received_bytes += len(parts[-1])
+                    received_bytes += len(part)
+                    if keeps:
+                        parts.append(part)
                     verdict = self.limit.judge(received_bytes=received_bytes, declared_bytes=declared_bytes)
                     if verdict is not Verdict.GO_ON:
                         parts.clear()
@@ -124,32 +130,6 @@ class Exchange:
                 f" got {max(received_bytes, declared_bytes or 0)}"
             )
         return b"".join(parts)
-
-    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
-        """
-        Run `work`, and cancel it when the client goes away. The body must have been read.
-
-        Raises:
-            ClientGoneError: it went away.
-        """
-        # The work runs in this very task and begins at once: in a task of its own it would stand behind
-        # all requests that arrived in the same turn of the loop, and the first refusal wait for the last.
-        current = asyncio.current_task()
-        assert current is not None
-        is_gone = False
-
-        def gone() -> None:
-            nonlocal is_gone
-            is_gone = True
-            current.cancel()
-
-        try:
-            with self.watched(gone):
-                await work
-        except asyncio.CancelledError:
-            if is_gone and current.uncancel() == 0:
-                raise ClientGoneError from None
-            raise
 
     @contextlib.contextmanager
     def watched(self, gone: Callable[[], None]) -> Iterator[None]:
@@ -197,7 +177,8 @@ class Exchange:
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._body_is_read:
             with contextlib.suppress(PayloadTooLargeError, BodyTimeoutError):
-                await self.read_body()
+                # A client that is refused must not make us hold what it sends.
+                await self._receive_body(keeps=False)
         await self._start(status, headers)
         self._is_ending = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -78,7 +78,7 @@ class Reason(StrEnum):
     ENGINE_RESTARTING = "engine_restarting"
     """No model's engine host runs."""
     ENGINE_STUCK = "engine_stuck"
-    """An engine host runs, was asked for one token, and gave none."""
+    """Engine hosts run, were asked for one token, and none gave it."""
     MEMORY = "memory"
     """Above the hard mark: new requests are refused."""
     KV_POOL_FULL = "kv_pool_full"
@@ -118,7 +118,7 @@ class Health:
     retry_after_s: float = 1.0
     """When it makes sense to ask again."""
     is_stuck: bool = False
-    """An engine did not answer its probe."""
+    """No engine that runs answered its probe."""
     pressure: int = 0
     """Of memory: 0, 1 above the soft mark, 2 above the hard one."""
     is_kv_full: bool = False

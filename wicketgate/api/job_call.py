@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from wicketgate.api.exchange import ClientGoneError
 from wicketgate.api.serving import DEADLINE_SLACK_S
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from wicketgate.api.backend import Backend
     from wicketgate.api.exchange import Exchange, Headers
+
+T = TypeVar("T")
 
 
 class JobCall:
@@ -35,6 +37,17 @@ class JobCall:
             ClientGoneError: the client went away.
             WicketgateError: the work failed, took too long, or was ended from outside.
         """
+        answer = await self.result(work)
+        await self._exchange.answer(answer, headers=headers)
+
+    async def result(self, work: Callable[[], Awaitable[T]]) -> T:
+        """
+        Do the work and return what it gives; the answer is made of it later.
+
+        Raises:
+            ClientGoneError: the client went away.
+            WicketgateError: the work failed, took too long, or was ended from outside.
+        """
         exchange, live = self._exchange, self._backend.generation.live
         limit_s = self._backend.edge.settings().request_timeout_s
         try:
@@ -43,7 +56,7 @@ class JobCall:
                     exchange.watched(self._gone),
                     live.entered(exchange.request_id, self, client=exchange.client),
                 ):
-                    answer = await work()
+                    return await work()
         except TimeoutError:
             raise DeadlineExceededError(
                 f"the request took longer than {limit_s:g} s (server.request_timeout_s)"
@@ -54,7 +67,6 @@ class JobCall:
             raise self._stopped_by from None
         finally:
             self._is_over = True
-        await exchange.answer(answer, headers=headers)
 
     def stop(self, error: Exception) -> bool:
         """End the call with an error; false when it has ended."""

@@ -53,6 +53,10 @@ class _OpenAI:
 
     async def chat(self, exchange: Exchange) -> None:
         """Answer POST /v1/chat/completions."""
+        # Made elsewhere: of the body nothing must stay here for as long as the answer lasts.
+        await self.backend.generation.serve(exchange, await self._chat(exchange))
+
+    async def _chat(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
         headers = self._ignored(intake, ChatBody)
         body = read_chat(intake.fields)
@@ -66,11 +70,16 @@ class _OpenAI:
             has_logprobs=body.logprobs,
             call_reason=self.backend.edge.settings().named_tool_finish if is_named else "tool_calls",
         )
-        order = Order(requests=requests, form=form, stream=body.stream, headers=headers)
-        await self.backend.generation.serve(exchange, order)
+        return Order(requests=requests, form=form, stream=body.stream, headers=headers)
 
     async def completion(self, exchange: Exchange) -> None:
         """Answer POST /v1/completions."""
+        order = await self._completion(exchange)
+        if order is not None:
+            await self.backend.generation.serve(exchange, order)
+
+    async def _completion(self, exchange: Exchange) -> Order | None:
+        """Return what to generate; None where that was nothing, and the answer has been given."""
         intake = await read_intake(exchange, self.backend)
         headers = self._ignored(intake, CompletionBody)
         body = read_completion(intake.fields)
@@ -80,11 +89,10 @@ class _OpenAI:
         call = _Completion(body, requests, backend=self.backend, card=card, about=about)
         if body.max_tokens == 0:
             await JobCall(exchange, self.backend).run(call.without_answers, headers=headers)
-            return
+            return None
         if body.echo and body.logprobs is not None:
-            await exchange.while_connected(call.assess())
-        order = Order(requests=call.requests, form=call.form(), stream=body.stream, headers=headers)
-        await self.backend.generation.serve(exchange, order)
+            await JobCall(exchange, self.backend).result(call.assess)
+        return Order(requests=call.requests, form=call.form(), stream=body.stream, headers=headers)
 
     def _ignored(self, intake: Intake, body: type[CommonBody]) -> Headers:
         refuses = self.backend.edge.settings().refuses_unknown_fields

@@ -22,6 +22,9 @@ MAX_STOP_CHARS: Final = 1024
 MAX_SALT_CHARS: Final = 256
 MAX_BIASES: Final = 1024
 MAX_TEMPLATE_KWARGS: Final = 32
+MAX_METADATA: Final = 64
+MAX_ITEMS: Final = 10_000
+"""Messages, and the parts and calls of all of them: they are read on the event loop."""
 MAX_TEMPLATE_KWARGS_CHARS: Final = 8 * 1024
 """Of chat_template_kwargs as JSON."""
 OWN_TEMPLATE_VARIABLES: Final = ("messages", "tools")
@@ -40,6 +43,10 @@ _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "suffix": ("",),
 }
 """Fields that ask for what we lack, and the values of them that ask for nothing."""
+
+
+_LISTS: Final = ("content", "tool_calls")
+"""Fields of a message that may be lists."""
 
 
 class StreamOptions(WireModel):
@@ -210,7 +217,7 @@ class CommonBody(WireModel):
     cache_salt: Annotated[str, Field(max_length=MAX_SALT_CHARS)] = ""
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     # These change nothing.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = None
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
     # Of these only values that ask for nothing are accepted.
@@ -284,6 +291,7 @@ def read_chat(fields: Mapping[str, Any]) -> ChatBody:
     Raises:
         InvalidRequestError: a field is missing, wrong, or asks for what we lack.
     """
+    _check_items(fields.get("messages"))
     body = validate(ChatBody, fields)
     _check_common(body)
     if body.top_logprobs and not body.logprobs:
@@ -328,6 +336,22 @@ def _check_common(body: CommonBody) -> None:
             raise unsupported(name, *_NEUTRAL[name][:1])
     if body.stream_options is not None and not body.stream:
         raise InvalidRequestError("stream_options needs stream: true", param="stream_options")
+
+
+def _check_items(messages: object) -> None:
+    """Bound what is to be read before it is: of a list, pydantic would report every fault that it holds."""
+    if not isinstance(messages, list):
+        return
+    count = len(messages)
+    if count <= MAX_ITEMS:
+        inner = (message.get(name) for message in messages if isinstance(message, dict) for name in _LISTS)
+        count += sum(len(value) for value in inner if isinstance(value, list))
+    if count > MAX_ITEMS:
+        raise InvalidRequestError(
+            f"messages must have at most {MAX_ITEMS} entries, parts and tool calls counted, got {count}",
+            param="messages",
+            code="array_above_max_length",
+        )
 
 
 def _check_names(tools: Sequence[ToolEntry]) -> None:

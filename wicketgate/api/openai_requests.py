@@ -100,14 +100,8 @@ def completion_requests(
     """
     max_tokens = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     check_max_tokens(max_tokens, param="max_tokens", card=card)
-    prompts = _prompts(body.prompt)
     per_prompt = samples(body)
-    if len(prompts) * per_prompt > MAX_CHOICES:
-        raise InvalidRequestError(
-            f"prompts times samples must be at most {MAX_CHOICES}, got {len(prompts)} * {per_prompt}",
-            param="prompt",
-            code="array_above_max_length",
-        )
+    prompts = _prompts(body.prompt, per_prompt=per_prompt, card=card)
     logprobs = body.logprobs
     if per_prompt > body.n and logprobs is None:
         logprobs = 0  # the best are found by them
@@ -194,7 +188,7 @@ def _template_kwargs(body: ChatBody, card: ModelCard) -> Mapping[str, object]:
     return {**thinking, **body.chat_template_kwargs}
 
 
-def _prompts(value: object) -> list[TextPrompt | TokenPrompt]:
+def _prompts(value: object, *, per_prompt: int, card: ModelCard) -> list[TextPrompt | TokenPrompt]:
     """Read prompts: text, a list of texts, ids, or a list of lists of ids."""
     if isinstance(value, str):
         return [TextPrompt(text=value)]
@@ -203,24 +197,37 @@ def _prompts(value: object) -> list[TextPrompt | TokenPrompt]:
     if not value:
         raise InvalidRequestError("prompt must not be empty", param="prompt", code="empty_array")
     wanted = type(value[0])
-    if wanted not in {str, int, list}:
+    if wanted is int:
+        return [_ids(value, where="prompt", card=card)]
+    if wanted not in {str, list}:
         raise _wrong_prompt("prompt[0]", "text or a token id")
+    if len(value) * per_prompt > MAX_CHOICES:
+        raise InvalidRequestError(
+            f"prompts times samples must be at most {MAX_CHOICES}, got {len(value)} * {per_prompt}",
+            param="prompt",
+            code="array_above_max_length",
+        )
     for index, entry in enumerate(value):
         if type(entry) is not wanted:
             raise _wrong_prompt(f"prompt[{index}]", "of the type of prompt[0]")
-    if wanted is int:
-        return [_ids(value, where="prompt")]
     if wanted is str:
         return [TextPrompt(text=text) for text in value]
-    return [_ids(ids, where=f"prompt[{index}]") for index, ids in enumerate(value)]
+    return [_ids(ids, where=f"prompt[{index}]", card=card) for index, ids in enumerate(value)]
 
 
-def _ids(value: list[Any], *, where: str) -> TokenPrompt:
+def _ids(value: list[Any], *, where: str, card: ModelCard) -> TokenPrompt:
     if not value:
         raise InvalidRequestError(f"{where} must not be empty", param=where, code="empty_array")
+    if len(value) > card.context_tokens:
+        raise InvalidRequestError(
+            f"{where} has {len(value)} tokens; the model's context is {card.context_tokens}. Shorten it.",
+            param=where,
+            code="context_length_exceeded",
+        )
     for index, token in enumerate(value):
         if type(token) is not int:
-            raise _wrong_prompt(f"{where}[{index}]", "an integer")
+            is_first = where == "prompt"
+            raise _wrong_prompt(f"{where}[{index}]", "of the type of prompt[0]" if is_first else "an integer")
         if token < 0:
             param = f"{where}[{index}]"
             raise InvalidRequestError(f"{param} must be a token id, at least 0, got {token}", param=param)

@@ -52,11 +52,17 @@ class Patience:
         self.written_s: float | None = None
         """When something last went to the client; set anew for each, and the first begins the heartbeat."""
         self._unread_since_s: float | None = None
+        self._unsent_bytes = 0
 
-    def unread(self, *, now_s: float) -> None:
-        """The client has stopped reading; said again it changes nothing."""
-        if self._unread_since_s is None:
+    def unread(self, *, now_s: float, unsent_bytes: int) -> None:
+        """
+        Note that the client is behind.
+
+        Said again it changes nothing, but where less is unsent than before: that was read, however slowly.
+        """
+        if self._unread_since_s is None or unsent_bytes < self._unsent_bytes:
             self._unread_since_s = now_s
+        self._unsent_bytes = unsent_bytes
 
     def read(self, *, now_s: float) -> None:
         """The client reads again."""

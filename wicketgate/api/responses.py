@@ -80,6 +80,10 @@ class _Responses:
 
     async def create(self, exchange: Exchange) -> None:
         """Answer POST /v1/responses."""
+        # Made elsewhere: of the body nothing must stay here for as long as the answer lasts.
+        await self.backend.generation.serve(exchange, await self._order(exchange))
+
+    async def _order(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
         refuses = self.backend.edge.settings().refuses_unknown_fields
         ignored = ignored_headers(intake.fields, FIELDS, refuses=refuses)
@@ -98,8 +102,7 @@ class _Responses:
             on_end=self._keep(exchange.client, items) if is_stored else _forget,
         )
         headers = (*ignored, *dropped_header(meant.dropped))
-        order = Order(requests=(meant.request,), form=form, stream=body.stream, headers=headers)
-        await self.backend.generation.serve(exchange, order)
+        return Order(requests=(meant.request,), form=form, stream=body.stream, headers=headers)
 
     async def stored(self, exchange: Exchange) -> None:
         """Answer GET and DELETE /v1/responses/ID."""

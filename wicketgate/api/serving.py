@@ -81,8 +81,9 @@ class Serving:
         """Choices that have not finished."""
         self._handle: StreamHandle | None = None
         """Of a stream that has begun."""
-        self._news = asyncio.Event()
-        self._over = asyncio.Event()
+        # An Event has a queue of its waiters, 0.7 KB of it; here only this call's task waits.
+        self._news: asyncio.Future[None] = self._loop.create_future()
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self._is_over = False
         self._stopped_by: Exception | None = None
         self._patience: Patience | None = None
@@ -135,7 +136,7 @@ class Serving:
             await self._whole()
 
     async def _whole(self) -> None:
-        await self._over.wait()
+        await self._over
         choices = [
             Choice(answer=answer, pieces=pieces, finished=finished)
             for answer, pieces, finished in zip(self._answers, self._pieces, self._ends, strict=True)
@@ -146,7 +147,7 @@ class Serving:
     async def _stream(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.hold_headers_s):
-                await self._news.wait()
+                await self._news
         handle = await self._exchange.start_events(self._headers())
         handle.on_resume = self._resumed
         self._handle = handle
@@ -154,7 +155,7 @@ class Serving:
         if isinstance(handle, AsgiHandle):
             await handle.run()
         else:
-            await self._over.wait()
+            await self._over
 
     def _begin(self, handle: StreamHandle) -> None:
         """Write what a stream begins with, and what has come until now."""
@@ -219,7 +220,7 @@ class Serving:
             if patience is None or handle is None:
                 self._gather(choice)
             elif handle.is_paused:
-                patience.unread(now_s=now_s)
+                patience.unread(now_s=now_s, unsent_bytes=handle.unsent_bytes)
                 self._schedule()
             else:
                 self._flow(handle, choice, now_s)
@@ -233,9 +234,9 @@ class Serving:
         items = self._answers[choice].take()
         if items:
             self._pieces[choice] += self._split(choice, items)
-            self._news.set()
+            _set(self._news)
             if not self._running:
-                self._over.set()
+                _set(self._over)
 
     def _flow(self, handle: StreamHandle, choice: int, now_s: float) -> None:
         """Write what came."""
@@ -281,8 +282,8 @@ class Serving:
         self._is_over = True
         self._exchange.ending()
         handle.end(data + self._form.closing())
-        patience.unread(now_s=now_s)
-        self._over.set()
+        patience.unread(now_s=now_s, unsent_bytes=handle.unsent_bytes)
+        _set(self._over)
 
     def _resumed(self) -> None:
         """Write what has waited, now that the client reads again."""
@@ -307,13 +308,16 @@ class Serving:
             self._timer = self._loop.call_at(self._patience.deadline_s, self._look)
 
     def _look(self) -> None:
-        assert self._patience is not None
-        for due in self._patience.advance(now_s=self._loop.time()):
+        patience, handle, now_s = self._patience, self._handle, self._loop.time()
+        assert patience is not None
+        if handle is not None and (handle.is_paused or self._is_over):
+            patience.unread(now_s=now_s, unsent_bytes=handle.unsent_bytes)
+        for due in patience.advance(now_s=now_s):
             match due:
                 case Due.HEARTBEAT:
                     # On top of what is unsent it would tell nobody anything.
-                    if self._handle is not None and not self._handle.unsent_bytes:
-                        self._handle.write(sse.HEARTBEAT)
+                    if handle is not None and not handle.unsent_bytes:
+                        handle.write(sse.HEARTBEAT)
                 case Due.UNREAD:
                     limit_s = self._settings.slow_reader_timeout_s
                     self._stop(SlowReaderError(f"nothing was read for {limit_s:g} s"))
@@ -350,3 +354,8 @@ class Serving:
                     answer.fail(error)
                 case _:
                     answer.fail(InternalError("a fault in the answer's text"))
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

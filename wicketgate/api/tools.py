@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wicketgate.api import schemas
@@ -19,7 +20,7 @@ from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import CallSyntax, Grammar, OutputForm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from wicketgate.api.requests import ModelCard
 
@@ -100,8 +101,9 @@ def plan_tools(
         return ToolPlan()
     names = _callable(tools, choice)
     is_forced = choice.kind in {"required", "named"}
+    counter = count(1)
     arguments = {
-        index: _arguments(tool, index=index, param=param)
+        index: _arguments(tool, index=index, param=param, counter=counter)
         for index, tool in enumerate(tools)
         if tool.strict or (is_forced and tool.name in names)
     }
@@ -189,7 +191,7 @@ def _check_choice(tools: Sequence[Tool], choice: ToolChoice) -> None:
         raise InvalidRequestError("tool_choice required needs tools", param="tool_choice")
 
 
-def _arguments(tool: Tool, *, index: int, param: str) -> schemas.Schema:
+def _arguments(tool: Tool, *, index: int, param: str, counter: Iterator[int]) -> schemas.Schema:
     """Check the schema of a tool's arguments; it will stand among the definitions of a larger one."""
     place = param.format(index=index)
     schema = {"type": "object", **(tool.parameters or {"properties": {}, "additionalProperties": False})}
@@ -199,7 +201,8 @@ def _arguments(tool: Tool, *, index: int, param: str) -> schemas.Schema:
             param=place,
             code="invalid_json_schema",
         )
-    return schemas.checked(schema, strict=tool.strict, param=place, root=f"#/$defs/{tool.name}")
+    root = f"#/$defs/{tool.name}"
+    return schemas.checked(schema, strict=tool.strict, param=place, root=root, counter=counter)
 
 
 def _shown(tool: Tool) -> dict[str, object]:

@@ -284,7 +284,11 @@ class Dispatcher:
             if prepared is not None:
                 record.warmed = prepared.warmed
                 return prepared.ids
-        return await lane.text.encode_prompt(request.prompt, inline_chars=self._parts.inline_chars())
+        return await lane.text.encode_prompt(
+            request.prompt,
+            inline_chars=self._parts.inline_chars(),
+            most_tokens=lane.engine.context_tokens,
+        )
 
     def _give_up(
         self, record: Record, ticket: Ticket | None, lane: Lane | None, error: BaseException

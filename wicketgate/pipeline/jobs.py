@@ -101,7 +101,7 @@ class Jobs:
         """
 
         async def work(lane: Lane) -> list[TokenLogprob | None]:
-            ids = await lane.text.encode_prompt(request.prompt)
+            ids = await lane.text.encode_prompt(request.prompt, most_tokens=lane.engine.context_tokens)
             return [None, *await lane.engine.assess(ids, request, top=top)]
 
         return await self._desk.job(request, work)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from wicketgate.errors import ConfigurationError
 from wicketgate.pipeline.chat_template import read_json, token_content
 from wicketgate.pipeline.token_bytes import DecoderKind, decoder_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tokenizers import Tokenizer
+
+_SHRINKS: Final = {None: 1, "NFC": 4}
+"""Of normalisers, how many characters, at most, may become one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class TextFacts:
     vocabulary_tokens: int | None
     kind: DecoderKind
     drops_leading_space: bool
+    byte_chars: int | None
+    """Characters of a prompt that one byte of its tokens stands for at most; None: no bound is known."""
     tool_parser: object
     """`tool_parser_type` of tokenizer_config.json."""
 
@@ -43,7 +49,8 @@ class TextFacts:
         name = token_content(says.get("eos_token"))
         own = None if name is None else tokenizer.token_to_id(name)
         try:
-            kind, drops = decoder_kind(read_json(folder / "tokenizer.json").get("decoder"))
+            tokens = read_json(folder / "tokenizer.json")
+            kind, drops = decoder_kind(tokens.get("decoder"))
         except ValueError as error:
             raise ConfigurationError(
                 f"{folder}/tokenizer.json has a decoder that cannot be streamed ({error});"
@@ -55,5 +62,13 @@ class TextFacts:
             vocabulary_tokens=config.get("vocab_size"),
             kind=kind,
             drops_leading_space=drops,
+            byte_chars=_byte_chars(tokens) if kind == "bytes" else None,
             tool_parser=says.get("tool_parser_type"),
         )
+
+
+def _byte_chars(tokenizer: Mapping[str, Any]) -> int | None:
+    """Return `TextFacts.byte_chars` of a tokenizer.json; added tokens may take spaces with them."""
+    if any(token.get("lstrip") or token.get("rstrip") for token in tokenizer.get("added_tokens") or ()):
+        return None
+    return _SHRINKS.get((tokenizer.get("normalizer") or {}).get("type"))
