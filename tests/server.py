@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from bench.server import HOST, Server
+
+if TYPE_CHECKING:
+    import signal
 
 
 class Gateway(Server):
@@ -15,6 +19,14 @@ class Gateway(Server):
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def ended(self, timeout_s: float) -> int:
+        """Wait until it has ended by itself; returns its exit code."""
+        return self._process.wait(timeout_s)
 
     def post(
         self, path: str, body: object, headers: dict[str, str] | None = None, *, admin: bool = False

@@ -4,8 +4,8 @@ One HTTP/2 connection of a server (pure): bytes and the time in, bytes and event
 Theory of operation. The h2 library keeps the protocol: header compression and validation, settings, windows,
 the state of each stream. Three things are done beside it:
 
-* DATA frames are made here. h2's `send_data` takes some 15 us, a frame by hand one; so `write` only stores, and
-  `to_send` makes one frame of all that was written since. h2's public window counters are kept right.
+* DATA frames are made here. h2's `send_data` takes some 15 us, a frame by hand one; so `write` only stores,
+  and `to_send` makes one frame of all that was written. h2's public window counters are kept right.
 * Each frame is looked at before h2 parses it (frames.py), charged to a budget where it carries nothing
   (budgets.py), and dropped where h2 is stricter than RFC 9113 with frames that were on their way: DATA of a
   stream already answered or reset is swallowed and its window given back.

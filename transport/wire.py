@@ -71,5 +71,5 @@ class Wire(H2Connection):
         self.increment_flow_control_window(CONNECTION_WINDOW_BYTES - STREAM_WINDOW_BYTES)
 
     def let_go(self) -> None:
-        """Break the circle of h2's table of its own methods: a lost connection would wait for the collector."""
+        """Break the circle of h2's table of methods: else a lost connection waits for the collector."""
         self._frame_dispatch_table.clear()

@@ -147,7 +147,7 @@ def never_reading(target: Target, scale: Scale) -> Seen:
 
 def pipelining(target: Target, scale: Scale) -> Seen:
     """Send thousands of requests in one go: they are answered one by one."""
-    count = min(scale.frames, 3000)
+    count = min(scale.frames // 6, 3000)
     with Talk(target.port) as talk:
         talk.send(GET * count, limit_s=30)
         talk.read(lambda data: data.count(b"hello") >= count, limit_s=30)
@@ -156,11 +156,13 @@ def pipelining(target: Target, scale: Scale) -> Seen:
 
 
 def pipelining_never_reading(target: Target, scale: Scale) -> Seen:
-    """Send requests without end, and read no answer: the server stops reading."""
+    """Send requests without end, and read no answer: the server stops reading, and lets the client go."""
+    asked = b"GET /big?bytes=100000 HTTP/1.1\r\nhost: x\r\n\r\n" * 500_000
     with Talk(target.port, buffer_bytes=4096) as talk:
-        went = talk.send(GET * 500_000, limit_s=min(scale.limit_s, target.stall_s + GRACE_S), reads=False)
-    is_held = not went
-    return Seen(text="held up or closed" if is_held else "all taken", is_fine=is_held)
+        went = talk.send(asked, limit_s=min(scale.limit_s, target.stall_s + GRACE_S), reads=False)
+    is_time_over = target.stall_s + GRACE_S <= scale.limit_s
+    text = "all taken" if went else "closed" if talk.is_closed else "held up"
+    return Seen(text=text, is_fine=not went and (talk.is_closed or not is_time_over))
 
 
 def tiny_chunks(target: Target, scale: Scale) -> Seen:

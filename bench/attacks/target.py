@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 HEADERS: Final = [(b"content-type", b"text/plain")]
-PIECE: Final = bytes(16 * 1024)
+PIECE_BYTES: Final = 16 * 1024
 STEP_S: Final = 0.05
 """Between two events of a long stream."""
 
@@ -82,17 +82,20 @@ class Application:
             await _Feeder(handle, left).done
             return
         while left > 0:
-            left -= len(PIECE)
-            await send({"type": "http.response.body", "body": PIECE, "more_body": left > 0})
+            left -= PIECE_BYTES
+            await send({"type": "http.response.body", "body": _piece(), "more_body": left > 0})
 
     async def _steps(self, scope: Scope, _receive: Any, send: Any) -> None:
-        """Send an event every STEP_S, `events` of them."""
+        """Send an event every STEP_S, `events` of them; end when the client has left."""
+        handle = scope["extensions"].get("wicketgate.stream")
         events = int(parse_qs(scope["query_string"])[b"events"][0])
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         for number in range(events):
             body = b"data: %d\n\n" % number
             await send({"type": "http.response.body", "body": body, "more_body": number + 1 < events})
             await asyncio.sleep(STEP_S)
+            if getattr(handle, "is_gone", False):
+                return
 
     async def _upload(self, _scope: Scope, receive: Any, send: Any) -> None:
         """Read the body within the limits."""
@@ -165,8 +168,8 @@ class _Feeder:
 
     def _feed(self) -> None:
         while self._left > 0 and not self._handle.is_paused:
-            self._handle.write(PIECE)
-            self._left -= len(PIECE)
+            self._handle.write(_piece())
+            self._left -= PIECE_BYTES
         if self._left <= 0 and not self.done.done():
             self._handle.end()
             self._stop()
@@ -174,6 +177,11 @@ class _Feeder:
     def _stop(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
+
+
+def _piece() -> bytes:
+    """Make new bytes: of the same ones, held many times, no memory would tell."""
+    return b"x" * PIECE_BYTES
 
 
 async def _answer(send: Any, status: int, body: bytes) -> None:

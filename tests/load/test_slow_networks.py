@@ -1,8 +1,8 @@
 """
 Pins that a slow and lossy network costs time and nothing else: every stream arrives whole and in order.
 
-Between client and gateway stands a proxy of ours. Each way takes half the round trip, and of a hundred segments
-one comes later by a retransmission timeout; what was sent behind it waits for it, as TCP has it.
+Between client and gateway stands a proxy of ours. Each way takes half the round trip, and of a hundred
+segments one comes later by a retransmission timeout; what was sent behind it waits for it, as TCP has it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ FRAGMENTS = st.sampled_from(
 def talk(port, data):
     with Talk(port) as client:
         client.send(data)
-        client.read(bool, limit_s=0.02)
+        client.read(bool, limit_s=0.01)
 
 
 @SLOW
@@ -61,7 +61,7 @@ def test_no_frames_of_http2_harm_the_server(scene, parts, cut):
     data = b"".join(parts)
     with Attacker(scene.target.port) as client:
         client.send(data[: len(data) - cut])
-        client.read(lambda each: bool(each.statuses), limit_s=0.02)
+        client.read(lambda each: bool(each.statuses), limit_s=0.01)
 
     assert scene.target.is_alive
 

@@ -234,6 +234,8 @@ async def test_without_a_model_one_must_be_the_only_one(desk: FakeDesk) -> None:
 class Stuck:
     """An engine that never answers."""
 
+    context_tokens = 64
+
     def __init__(self) -> None:
         self.began = asyncio.Event()
         self.left = asyncio.Event()
