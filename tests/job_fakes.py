@@ -38,6 +38,7 @@ class FakeEngine:
 
     asked: list[Any] = field(default_factory=list)
     error: Exception | None = None
+    context_tokens: int = 64
 
     def _hear(self, *what: Any) -> None:
         self.asked.append(what)

@@ -286,7 +286,7 @@ _TEXTS: Final[dict[str, dict[str, tuple[dict[str, Any], tuple[int, ...]]]]] = {
         "a megabyte": (_text(prompt="water " * 170_000), (400,)),
     },
     "lengths": {
-        "none": (_text(max_tokens=0), (400,)),
+        "none": (_text(max_tokens=0), (200,)),
         "negative": (_text(max_tokens=-1), (400,)),
         "a billion": (_text(max_tokens=10**9), (400,)),
         "80 bits": (_text(max_tokens=2**80), (400,)),
