@@ -249,7 +249,9 @@ class Reply:
     @property
     def named_events(self) -> list[tuple[str | None, Any]]:
         """Name and data of every event, the data parsed but for [DONE]."""
-        blocks = b"".join(self.parts).decode().replace(": ping\n", "").split("\n\n")
+        # A comment is a line of its own; `event: ping` is none.
+        lines = [line for line in b"".join(self.parts).decode().split("\n") if not line.startswith(":")]
+        blocks = "\n".join(lines).split("\n\n")
         assert blocks.pop() == "", "the last event has no blank line behind it"
         events: list[tuple[str | None, Any]] = []
         for block in blocks:

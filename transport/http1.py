@@ -23,6 +23,7 @@ import h11
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 
+from transport.asgi_stream import EXTENSION
 from transport.http1_stream import Http1Stream, Inbox
 from transport.writer import GatheringWriter
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-EXTENSION: Final = "wicketgate.stream"
 READ_BYTES: Final = 64 * 1024
 """A connection whose bytes nobody takes is read no further."""
 REFUSED_BODY_S: Final = 5.0

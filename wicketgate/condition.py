@@ -64,12 +64,12 @@ class Condition:
         self.has_started = False
         """The models of the start have been ready once."""
 
-    def poll(self) -> None:
-        """Look how full the KV pool is; call it several times a second."""
+    def poll(self, models: Iterable[ModelView]) -> None:
+        """Look how full the KV pool is; call it several times a second, with the models as they are now."""
         witnesses = self._witnesses
         params = witnesses.params()
         self._is_kv_full = self._kv.observe(
-            kv_use_ratio(witnesses.fleet.views()),
+            kv_use_ratio(models),
             mark_ratio=params.kv_use_ratio,
             for_s=params.kv_for_s,
             now_s=witnesses.clock(),

@@ -334,9 +334,9 @@ class Runtime:
     def _watch_engines(self) -> None:
         """Ask silent ones for a token; above the soft mark of memory arrivals queue, and the others go on."""
         self._fleet.poll()
-        self._condition.poll()
-        is_short = pressure(self._fleet.views()) >= SOFT
-        if is_short != self._admission.is_held:
+        models = self._fleet.views()
+        self._condition.poll(models)
+        if (is_short := pressure(models) >= SOFT) != self._admission.is_held:
             if is_short:
                 log.warning("memory_pressure")
             else:

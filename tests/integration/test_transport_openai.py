@@ -16,7 +16,7 @@ from tests.api_fakes import FakeAnswers, finished, text
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.errors import EngineFailedError, OverloadedError
 from wicketgate.inference import FinishReason, TokenLogprob
-from wicketgate.pipeline.text import TextChunk
+from wicketgate.pipeline.pieces import TextChunk
 
 pytestmark = pytest.mark.anyio
 MESSAGES = [{"role": "user", "content": "hi"}]

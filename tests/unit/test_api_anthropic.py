@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import anthropic
@@ -77,17 +76,8 @@ def check_order(events):
     assert kind is None
 
 
-def named(reply):
-    """Name and data of every event; a comment is a line of its own, and `event: ping` is none."""
-    lines = [line for line in b"".join(reply.parts).decode().split("\n") if not line.startswith(":")]
-    blocks = "\n".join(lines).split("\n\n")
-    assert blocks.pop() == ""
-    pairs = [block.split("\n") for block in blocks]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
-
-
 async def events(items=None, **fields):
-    pairs = named(await message(items, stream=True, **fields))
+    pairs = (await message(items, stream=True, **fields)).named_events
     got = [data for _, data in pairs]
     assert [name for name, _ in pairs] == [data["type"] for data in got]
     check_order(got)
@@ -263,7 +253,7 @@ async def test_a_stream_that_fails_says_so_and_does_not_stop():
 
     reply = await message([*text("Hel"), failed], stream=True)
 
-    assert named(reply)[-1] == (
+    assert reply.named_events[-1] == (
         "error",
         {
             "type": "error",

@@ -19,12 +19,12 @@ from transport.asgi_stream import EXTENSION
 from wicketgate.api.cancel import cancel_routes
 from wicketgate.api.endpoint import ApiSettings, Endpoint
 from wicketgate.api.envelopes import error_event
-from wicketgate.api.generation import Order
+from wicketgate.api.order import Order
 from wicketgate.errors import EngineFailedError, OverloadedError, RateLimitedError, UnavailableError
 from wicketgate.inference import FinishReason, TextPrompt
 
 if TYPE_CHECKING:
-    from wicketgate.api.generation import Choice
+    from wicketgate.api.order import Choice
 
 pytestmark = pytest.mark.anyio
 

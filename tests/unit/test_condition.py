@@ -80,10 +80,10 @@ def test_a_pool_is_full_once_it_was_above_the_mark_for_long_enough() -> None:
     parts = Parts(models=[model(held_bytes=95, kv_limit_bytes=100)])
     condition = parts.condition()
 
-    condition.poll()
+    condition.poll(parts.models)
     at_once = condition.health().is_kv_full
     parts.now_s = parts.params.kv_for_s
-    condition.poll()
+    condition.poll(parts.models)
 
     assert (at_once, condition.health().is_kv_full) == (False, True)
     assert condition.health().kv_use_ratio == 0.95

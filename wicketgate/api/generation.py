@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wicketgate.api.live import LiveRequests
-from wicketgate.api.order import Answer, Answers, Choice, Form, Order
 from wicketgate.api.serving import Serving
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
     from wicketgate.api.endpoint import ApiSettings
     from wicketgate.api.exchange import Exchange
-
-__all__ = ["Answer", "Answers", "Choice", "Form", "Generation", "Order"]
+    from wicketgate.api.order import Answers, Order
 
 
 class Generation:

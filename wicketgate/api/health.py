@@ -33,6 +33,7 @@ from starlette.routing import Route
 from transport.sse import json_bytes
 from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
+from wicketgate.pipeline.gate import HARD, SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +56,6 @@ ROUTES: Final = (
 )
 FRESH_S: Final = 0.1
 """A page is made at most so often, whoever asks for it."""
-SOFT, HARD = 1, 2
-"""Marks of memory that an engine host tells to be above."""
 
 
 class Probe(StrEnum):

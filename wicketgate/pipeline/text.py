@@ -18,7 +18,6 @@ from wicketgate.errors import ConfigurationError, InvalidRequestError
 from wicketgate.inference import CallSyntax, ChatPrompt, TextPrompt, TokenPrompt
 from wicketgate.pipeline.chat_template import ChatTemplate
 from wicketgate.pipeline.output_reader import Markers, OutputReader
-from wicketgate.pipeline.pieces import TextChunk
 from wicketgate.pipeline.text_facts import TextFacts
 from wicketgate.pipeline.text_stream import Detokenizer, TextStream, Vocabulary
 from wicketgate.pipeline.thinking import XTML_FRAME, XTML_TOKENS, is_open, think_pair
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from wicketgate.inference import InferenceRequest, Prompt
     from wicketgate.pipeline.tools.body import ToolFormat, Tools
 
-__all__ = ["Detokenizer", "TextChunk", "TextModel", "TextStream"]
+__all__ = ["Detokenizer", "TextModel", "TextStream"]
 
 LONG_CHARS: Final = 1 << 18
 """Longer text takes seconds: on a thread of its own, so that no other prompt waits for it."""
