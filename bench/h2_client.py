@@ -49,6 +49,8 @@ class Connection:
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_hostname=host)
         self._socket.settimeout(0.0)
+        # Now, and not with the first request: the server gives a client a few seconds to say that it is one.
+        self.flush()
 
     def __enter__(self) -> Self:
         """Return itself."""
