@@ -21,7 +21,7 @@ from bench.prompts import RandomPrompts
 from bench.statistics import quantile
 from wicketgate.engine import host
 from wicketgate.engine.assembly import build
-from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.kv.cache import KvCache
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import Step, Submit
 

@@ -33,8 +33,8 @@ from transport.asgi_stream import EXTENSION
 from transport.counters import Counters
 from transport.protocol import ConnectionParams, H2Protocol
 from transport.streams import StreamTable
-from wicketgate.api.openai_chat_form import ChatForm
-from wicketgate.api.openai_wire import About
+from wicketgate.api.openai.chat_form import ChatForm
+from wicketgate.api.openai.wire import About
 from wicketgate.engine.in_flight import InFlight
 from wicketgate.engine.line import HostLine
 from wicketgate.engine.stream import Service

@@ -21,7 +21,7 @@ from qos.window import WindowParams
 from wicketgate.api.backend import Backend
 from wicketgate.api.endpoint import ApiSettings, Edge, new_id
 from wicketgate.api.generation import Generation
-from wicketgate.api.openai import chat_routes
+from wicketgate.api.openai.routes import chat_routes
 from wicketgate.api.requests import ModelCard
 from wicketgate.config_schema import RuntimeConfig
 from wicketgate.engine.in_flight import InFlight

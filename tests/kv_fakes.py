@@ -11,8 +11,8 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from wicketgate.engine.kv_file import Encoded, TensorSpec
-from wicketgate.engine.kv_store import Entry, as_tokens, salt_id
+from wicketgate.engine.kv.file import Encoded, TensorSpec
+from wicketgate.engine.kv.store import Entry, as_tokens, salt_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

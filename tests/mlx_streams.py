@@ -11,7 +11,7 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from wicketgate.engine.batch import Chunk
-from wicketgate.engine.kv_store import Entry, Hit
+from wicketgate.engine.kv.store import Entry, Hit
 from wicketgate.engine.mlx.adapter import MlxBatch
 from wicketgate.engine.options import HostOptions
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wicketgate import parameters
-from wicketgate.api.admin import create_admin_app, metrics_route
-from wicketgate.api.admin_drain import drain_route
-from wicketgate.api.admin_models import model_routes
+from wicketgate.api.admin.app import create_admin_app, metrics_route
+from wicketgate.api.admin.drain import drain_route
+from wicketgate.api.admin.models import model_routes
 from wicketgate.api.app import create_app
 from wicketgate.api.backend import Backend
 from wicketgate.api.endpoint import Edge, new_id

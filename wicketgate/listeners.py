@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from transport.server import EdgeServer, ServerParams
 from transport.sockets import activated_sockets
 from wicketgate import parameters
-from wicketgate.api.admin import Guard
+from wicketgate.api.admin.app import Guard
 from wicketgate.api.keys import require_keys
 from wicketgate.config_fields import is_loopback, split_bind
 from wicketgate.errors import ConfigurationError

@@ -14,7 +14,7 @@ from transport.server import ServerParams
 from wicketgate.api.cors import Cors
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.api.quotas import Limits
-from wicketgate.api.responses_store import StoreParams
+from wicketgate.api.responses.store import StoreParams
 from wicketgate.config_fields import split_bind
 from wicketgate.drill import DrillParams
 from wicketgate.engine.client import EngineParams

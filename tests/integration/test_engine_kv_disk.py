@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kv_fakes import ArrayCodec, entry_of, parts, signed
-from wicketgate.engine.kv_disk import MAX_LOADS, RETRY_S, KvDisk
-from wicketgate.engine.kv_shelf import KvShelf
+from wicketgate.engine.kv.disk import MAX_LOADS, RETRY_S, KvDisk
+from wicketgate.engine.kv.shelf import KvShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from wicketgate.engine.kv_disk import DiskLoad
+    from wicketgate.engine.kv.disk import DiskLoad
 
 WAIT_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
@@ -452,7 +452,7 @@ KILLED = """
 import sys, threading
 from pathlib import Path
 from tests.kv_fakes import ArrayCodec, entry_of
-from wicketgate.engine.kv_shelf import KvShelf
+from wicketgate.engine.kv.shelf import KvShelf
 
 shelf = KvShelf(Path(sys.argv[1]), ArrayCodec(), max_bytes=10**9)
 shelf.open()
@@ -487,7 +487,7 @@ SCAN = """
 import sys
 from pathlib import Path
 from tests.kv_fakes import ArrayCodec
-from wicketgate.engine.kv_cache import open_cache
+from wicketgate.engine.kv.cache import open_cache
 from wicketgate.engine.options import HostOptions
 
 options = HostOptions(kv_dir=sys.argv[1], kv_disk_bytes=10**9)

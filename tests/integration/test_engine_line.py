@@ -11,7 +11,7 @@ import pytest
 
 from wicketgate.engine.frames import Splitter, WireError
 from wicketgate.engine.host import MAX_UNSENT_BYTES, Line, serve
-from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.kv.cache import KvCache
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams
 from wicketgate.engine.simulated import SimulatedBatch

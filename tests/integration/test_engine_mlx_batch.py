@@ -12,7 +12,7 @@ from mlx_lm.utils import load_model
 from tests.mlx_streams import Driver, greedy_alone, open_batch
 from wicketgate.engine.batch import Chunk, DeviceError, RowError
 from wicketgate.engine.grouping import StepCost
-from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.kv.cache import KvCache
 from wicketgate.engine.mlx.adapter import MlxBatch
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.stepper import Stepper

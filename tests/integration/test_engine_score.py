@@ -11,7 +11,7 @@ import pytest
 from mlx_lm.models import llama
 from mlx_lm.utils import load_model
 
-from wicketgate.engine.kv_store import Hit
+from wicketgate.engine.kv.store import Hit
 from wicketgate.engine.mlx.caches import kept
 from wicketgate.engine.mlx.network import Network
 from wicketgate.engine.mlx.scoring import MlxScoring
@@ -155,7 +155,7 @@ def test_a_model_with_a_sliding_window_is_scored_one_by_one() -> None:
 
 
 def stored(network: Network, held: list[int], *, shared_tokens: int) -> Hit[object]:
-    from wicketgate.engine.kv_store import Entry
+    from wicketgate.engine.kv.store import Entry
 
     cache = network.new_cache()
     with network.computing():

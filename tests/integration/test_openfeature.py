@@ -23,7 +23,7 @@ from rollout.spec import Feature, Key, Mode, Spec
 from rollout.stages import Input, Phase, State, apply
 from tests.conftest import ROOT
 from transport.server import EdgeServer, ServerParams
-from wicketgate.api.admin import Guard, create_admin_app
+from wicketgate.api.admin.app import Guard, create_admin_app
 from wicketgate.api.ofrep import ofrep_routes
 from wicketgate.config import ConfigurationFaultsError
 from wicketgate.ledger import FILE_NAME, Ledger

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wicketgate.engine.kv_store import MIN_REUSED_TOKENS, Entry, KvStore, as_tokens
+from wicketgate.engine.kv.store import MIN_REUSED_TOKENS, Entry, KvStore, as_tokens
 
 MAX_BYTES, MAX_ENTRIES = 100, 6
 

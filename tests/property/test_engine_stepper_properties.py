@@ -16,7 +16,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.kv.cache import KvCache
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.pace import Pace
 from wicketgate.engine.plant import Plant, PlantParams, drawn_token

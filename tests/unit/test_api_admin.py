@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from wicketgate.api.admin import Guard, create_admin_app
+from wicketgate.api.admin.app import Guard, create_admin_app
 from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.errors import NotFoundError
 

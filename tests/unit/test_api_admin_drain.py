@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.unit.test_api_admin import FakeOperations
-from wicketgate.api.admin import create_admin_app
-from wicketgate.api.admin_drain import drain_route
+from wicketgate.api.admin.app import create_admin_app
+from wicketgate.api.admin.drain import drain_route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

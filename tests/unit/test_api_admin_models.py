@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.unit.test_api_admin import FakeOperations
-from wicketgate.api.admin import Guard, create_admin_app
-from wicketgate.api.admin_models import model_routes
+from wicketgate.api.admin.app import Guard, create_admin_app
+from wicketgate.api.admin.models import model_routes
 from wicketgate.engine.wire import CacheEntry, CacheReport
 from wicketgate.errors import NotFoundError, RefusedError
 

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
-from wicketgate.api.anthropic import message_routes
+from wicketgate.api.anthropic.routes import message_routes
 from wicketgate.errors import EngineFailedError, OverloadedError, UnavailableError
 from wicketgate.inference import FinishReason
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk

@@ -8,7 +8,7 @@ import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, make_app
 from tests.invalid_requests import BODIES, PATHS, ROWS
-from wicketgate.api.anthropic import message_routes
+from wicketgate.api.anthropic.routes import message_routes
 
 pytestmark = pytest.mark.anyio
 MODEL = replace(CARD, tool_format="json_tools", thinks=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, make_app
-from wicketgate.api.anthropic import message_routes
+from wicketgate.api.anthropic.routes import message_routes
 from wicketgate.inference import CallSyntax
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,9 @@ import hypothesis
 import hypothesis.strategies as st
 
 from tests.api_fakes import CARD, finished
-from wicketgate.api.anthropic_wire import MessageForm
+from wicketgate.api.anthropic.wire import MessageForm
 from wicketgate.api.order import Choice
-from wicketgate.api.responses_wire import ResponseForm
+from wicketgate.api.responses.wire import ResponseForm
 from wicketgate.errors import EngineFailedError
 from wicketgate.inference import FinishReason
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk

@@ -15,7 +15,7 @@ import pytest
 from tests.api_fakes import CARD, Client, FakeAnswers, make_app
 from tests.invalid_requests import BODIES, LARGE, MISSING, PATHS, ROWS, SMALL, TYPE, UNSUPPORTED, VALUE, says
 from wicketgate.api.endpoint import ApiSettings
-from wicketgate.api.openai import chat_routes
+from wicketgate.api.openai.routes import chat_routes
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETION = BODIES["chat"], BODIES["completions"]

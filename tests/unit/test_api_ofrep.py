@@ -12,7 +12,7 @@ from rollout.assignment import FlagSnapshot
 from rollout.bucketing import VERSION, bucket, is_on
 from rollout.spec import Feature, Key, Mode, Spec
 from rollout.stages import Phase, State
-from wicketgate.api.admin import MAX_BODY_BYTES
+from wicketgate.api.admin.app import MAX_BODY_BYTES
 from wicketgate.api.ofrep import MAX_KEY_CHARACTERS, ofrep_routes
 
 if TYPE_CHECKING:

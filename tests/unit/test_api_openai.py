@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT202012
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
 from wicketgate.api.endpoint import ApiSettings
-from wicketgate.api.openai import chat_routes
+from wicketgate.api.openai.routes import chat_routes
 from wicketgate.errors import OverloadedError
 from wicketgate.inference import FinishReason, TokenLogprob, TokenPrompt
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.api_fakes import CARD
-from wicketgate.api.openai_models import read_chat, read_completion
-from wicketgate.api.openai_requests import chat_requests, completion_requests
+from wicketgate.api.openai.bodies import read_chat, read_completion
+from wicketgate.api.openai.requests import chat_requests, completion_requests
 from wicketgate.api.requests import Arrival
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import CallSyntax, ChatPrompt, TextPrompt, TokenPrompt

@@ -10,17 +10,19 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route, Router
 
 from tests.api_fakes import Client, make_app
-from wicketgate.api import anthropic_models as anthropic
-from wicketgate.api import embeddings, openai_models, responses_models, score, tokenize
+from wicketgate.api import embeddings, score, tokenize
+from wicketgate.api.anthropic import bodies as anthropic
+from wicketgate.api.openai import bodies as openai_bodies
+from wicketgate.api.responses import bodies as responses_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.anyio
 BODIES = {
-    "/v1/chat/completions": openai_models.ChatBody,
-    "/v1/completions": openai_models.CompletionBody,
-    "/v1/responses": responses_models.ResponsesBody,
+    "/v1/chat/completions": openai_bodies.ChatBody,
+    "/v1/completions": openai_bodies.CompletionBody,
+    "/v1/responses": responses_bodies.ResponsesBody,
     "/v1/messages": anthropic.MessagesBody,
     "/v1/messages/count_tokens": anthropic.PromptBody,
     "/v1/score": score.ScoreBody,

@@ -12,7 +12,7 @@ from transport.rates import Quota
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.envelopes import Family
 from wicketgate.api.keys import Key, Keys, Role
-from wicketgate.api.openai import chat_routes
+from wicketgate.api.openai.routes import chat_routes
 from wicketgate.api.quotas import Limits, Quotas, estimate_tokens, prefix_of
 from wicketgate.errors import InvalidRequestError, RateLimitedError
 from wicketgate.inference import ChatPrompt, InferenceRequest, Sampling, TextPrompt, TokenPrompt

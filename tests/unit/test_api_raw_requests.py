@@ -20,8 +20,8 @@ from tests.api_fakes import Client, FakeAnswers, finished, make_app, make_backen
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.api.models import model_routes
-from wicketgate.api.openai import chat_routes
-from wicketgate.api.responses import response_routes
+from wicketgate.api.openai.routes import chat_routes
+from wicketgate.api.responses.routes import response_routes
 
 pytestmark = pytest.mark.anyio
 

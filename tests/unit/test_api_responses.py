@@ -15,7 +15,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
-from wicketgate.api.responses import response_routes
+from wicketgate.api.responses.routes import response_routes
 from wicketgate.errors import EngineFailedError, InvalidRequestError, OverloadedError
 from wicketgate.inference import FinishReason, TokenLogprob
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk

@@ -9,7 +9,7 @@ import pytest
 from tests.api_fakes import CARD, Client, FakeAnswers, make_app
 from tests.invalid_requests import BODIES, PATHS, ROWS
 from wicketgate.api.endpoint import ApiSettings
-from wicketgate.api.responses import response_routes
+from wicketgate.api.responses.routes import response_routes
 
 pytestmark = pytest.mark.anyio
 MODEL = replace(CARD, tool_format="json_tools", thinks=True)

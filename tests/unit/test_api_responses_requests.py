@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, make_app
-from wicketgate.api.responses import response_routes
+from wicketgate.api.responses.routes import response_routes
 from wicketgate.inference import CallSyntax
 
 pytestmark = pytest.mark.anyio

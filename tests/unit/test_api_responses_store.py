@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wicketgate.api.responses_store import ResponseStore, Stored, StoreParams
+from wicketgate.api.responses.store import ResponseStore, Stored, StoreParams
 
 
 def stored(size_bytes=10):

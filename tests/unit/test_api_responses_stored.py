@@ -9,8 +9,8 @@ import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
 from wicketgate.api.keys import Key, Keys, Role
-from wicketgate.api.responses import response_routes
-from wicketgate.api.responses_store import StoreParams
+from wicketgate.api.responses.routes import response_routes
+from wicketgate.api.responses.store import StoreParams
 from wicketgate.errors import EngineFailedError
 from wicketgate.inference import FinishReason
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk

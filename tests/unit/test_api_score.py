@@ -281,7 +281,7 @@ async def test_a_call_can_be_ended_by_its_id(desk: FakeDesk) -> None:
 
 
 async def test_an_echo_that_is_assessed_can_be_ended_by_its_id(desk: FakeDesk) -> None:
-    from wicketgate.api.openai import chat_routes
+    from wicketgate.api.openai.routes import chat_routes
     from wicketgate.errors import CancelledRequestError
 
     stuck = desk.engine = Stuck()

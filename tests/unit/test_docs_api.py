@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.test_docs import prose, quoted, read
-from wicketgate.api import anthropic_models, embeddings, openai_models, responses_models, score, tokenize
+from wicketgate.api import embeddings, score, tokenize
+from wicketgate.api.anthropic import bodies as anthropic_bodies
 from wicketgate.api.app import DESCRIBED
 from wicketgate.api.cors import EXPOSED
+from wicketgate.api.openai import bodies as openai_bodies
+from wicketgate.api.responses import bodies as responses_bodies
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
 SHARED = "docs/api.md"
 OPENAI, ANTHROPIC, SCORE = "docs/api-openai.md", "docs/api-anthropic.md", "docs/api-score.md"
 FIELDS: dict[str, tuple[str, Collection[str]]] = {
-    "chat": (OPENAI, openai_models.ChatBody.model_fields),
-    "completions": (OPENAI, openai_models.CompletionBody.model_fields),
-    "responses": (OPENAI, responses_models.FIELDS),
+    "chat": (OPENAI, openai_bodies.ChatBody.model_fields),
+    "completions": (OPENAI, openai_bodies.CompletionBody.model_fields),
+    "responses": (OPENAI, responses_bodies.FIELDS),
     "embeddings": (OPENAI, embeddings.EmbeddingsBody.model_fields),
-    "messages": (ANTHROPIC, anthropic_models.FIELDS),
+    "messages": (ANTHROPIC, anthropic_bodies.FIELDS),
     "score": (SCORE, score.ScoreBody.model_fields),
     "tokenize": (SCORE, tokenize.TokenizeBody.model_fields),
     "detokenize": (SCORE, tokenize.DetokenizeBody.model_fields),

@@ -9,7 +9,7 @@ import pytest
 
 from wicketgate.engine.assembly import Engine, MemoryWatch, build, prewarm
 from wicketgate.engine.batch import MemoryUse
-from wicketgate.engine.kv_cache import KvCache
+from wicketgate.engine.kv.cache import KvCache
 from wicketgate.engine.memory import TooLittleMemoryError
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.simulated import open_simulated

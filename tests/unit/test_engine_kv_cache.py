@@ -9,15 +9,15 @@ import pytest
 
 from tests.kv_fakes import entry_of
 from wicketgate.engine.batch import Prefix
-from wicketgate.engine.kv_cache import MIN_FETCHED_TOKENS, KvCache, open_cache
-from wicketgate.engine.kv_disk import Found
+from wicketgate.engine.kv.cache import MIN_FETCHED_TOKENS, KvCache, open_cache
+from wicketgate.engine.kv.disk import Found
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import CacheQuery, CacheReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wicketgate.engine.kv_store import Entry
+    from wicketgate.engine.kv.store import Entry
 
 
 def tokens(start: int, count: int) -> list[int]:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.kv_fakes import ArrayCodec, arrays, entry_of
-from wicketgate.engine.kv_folder import MAX_BAD_FILES
-from wicketgate.engine.kv_shelf import SCAN_S, KvShelf, NotStorableError
+from wicketgate.engine.kv.folder import MAX_BAD_FILES
+from wicketgate.engine.kv.shelf import SCAN_S, KvShelf, NotStorableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wicketgate.engine.kv_store import (
+from wicketgate.engine.kv.store import (
     MIN_REUSED_TOKENS,
     Entry,
     Key,

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from wicketgate.engine.batch import Chunk, DeviceError, RowError
-from wicketgate.engine.kv_cache import KvCache
-from wicketgate.engine.kv_store import Entry, Hit, as_tokens
+from wicketgate.engine.kv.cache import KvCache
+from wicketgate.engine.kv.store import Entry, Hit, as_tokens
 from wicketgate.engine.memory import Budget, MemoryGuard, MemoryParams
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.plant import PlantParams, drawn_logprob, drawn_token

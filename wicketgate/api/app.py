@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Router
 
-from wicketgate.api import anthropic, embeddings, health, models, openai, responses, score, tokenize
 from wicketgate.api import cancel as cancelling
+from wicketgate.api import embeddings, health, models, score, tokenize
+from wicketgate.api.anthropic import routes as anthropic
 from wicketgate.api.endpoint import Endpoint, not_found
+from wicketgate.api.openai import routes as openai
 from wicketgate.api.openapi import openapi_route
+from wicketgate.api.responses import routes as responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from wicketgate.api.backend import Backend
     from wicketgate.api.health import Health
-    from wicketgate.api.responses_store import StoreParams
+    from wicketgate.api.responses.store import StoreParams
 
 DESCRIBED = (
     *openai.ROUTES,

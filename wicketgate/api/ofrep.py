@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from rollout.evaluation import evaluate
 from rollout.spec import did_you_mean
-from wicketgate.api.admin import read_body
+from wicketgate.api.admin.app import read_body
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PARAMETER: Final = re.compile(r"{(\w+)(?::\w+)?}")
 _SCHEMAS: Final = "#/components/schemas/"
-_QUALIFIED: Final = re.compile(r"wicketgate__api__([a-z]+)_models__(\w+)")
+_QUALIFIED: Final = re.compile(r"wicketgate__api__([a-z]+)__bodies__(\w+)")
 """What pydantic calls models of one name in several modules."""
 _TEXT: Final = {"type": "string"}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}

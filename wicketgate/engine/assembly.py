@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wicketgate.engine.batch import Batch, MemoryUse
-    from wicketgate.engine.kv_cache import KvCache
-    from wicketgate.engine.kv_folder import PayloadCodec
+    from wicketgate.engine.kv.cache import KvCache
+    from wicketgate.engine.kv.folder import PayloadCodec
     from wicketgate.engine.memory import Relief
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.wire import Ready

@@ -15,7 +15,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.kv.store import Hit, Prefix
     from wicketgate.engine.wire import JobMessage, Part, Submit, Token
 
 
@@ -39,15 +39,6 @@ class RowError(RuntimeError):
     def __init__(self, key: int, message: str) -> None:
         super().__init__(message)
         self.key = key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prefix:
-    """KV to keep: all tokens that it holds, and the batch's own form of it, evaluated."""
-
-    tokens: Sequence[int]
-    payload: object
-    size_bytes: int
 
 
 class Emitted(msgspec.Struct, frozen=True, kw_only=True):

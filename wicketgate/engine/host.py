@@ -24,7 +24,7 @@ import msgspec
 from wicketgate import logs
 from wicketgate.engine.assembly import Engine, build, prewarm
 from wicketgate.engine.frames import Splitter
-from wicketgate.engine.kv_cache import open_cache
+from wicketgate.engine.kv.cache import open_cache
 from wicketgate.engine.memory import default_limit
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.parent import ParentWatch

@@ -12,7 +12,7 @@ from wicketgate.engine.wire import Assess, Done, Embed, Score
 
 if TYPE_CHECKING:
     from wicketgate.engine.batch import Batch, JobWork, Prefill
-    from wicketgate.engine.kv_cache import KvCache
+    from wicketgate.engine.kv.cache import KvCache
     from wicketgate.engine.news import News
     from wicketgate.engine.wire import JobMessage, Warm
 

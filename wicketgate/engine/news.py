@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from wicketgate.engine.wire import Done, Load, Part, Started, Step, Token
 
 if TYPE_CHECKING:
-    from wicketgate.engine.batch import Prefix
-    from wicketgate.engine.kv_cache import KvCache
+    from wicketgate.engine.kv.cache import KvCache
+    from wicketgate.engine.kv.store import Prefix
 
 
 @dataclass(slots=True)

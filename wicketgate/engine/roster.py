@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 from wicketgate.engine.batch import Chunk, RowError
 from wicketgate.engine.jobs import MIN_KEPT_TOKENS
-from wicketgate.engine.kv_store import Entry, Hit, as_tokens
+from wicketgate.engine.kv.store import Entry, Hit, as_tokens
 from wicketgate.engine.news import News
 from wicketgate.engine.wire import Done, Started
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.engine.batch import Batch, Emitted, Prefix
-    from wicketgate.engine.kv_cache import KvCache
+    from wicketgate.engine.batch import Batch, Emitted
+    from wicketgate.engine.kv.cache import KvCache
+    from wicketgate.engine.kv.store import Prefix
     from wicketgate.engine.pace import Pace
     from wicketgate.engine.streams import Stream
 

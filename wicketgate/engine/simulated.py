@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from wicketgate.engine.batch import SHORT_PROMPT_TOKENS, DeviceError, Emitted, MemoryUse, Prefix, RowError
+from wicketgate.engine.batch import SHORT_PROMPT_TOKENS, DeviceError, Emitted, MemoryUse, RowError
 from wicketgate.engine.jobs import job_tokens
+from wicketgate.engine.kv.store import Prefix
 from wicketgate.engine.memory import cache_limit
 from wicketgate.engine.plant import Plant, PlantParams, drawn_logprob, drawn_token, drawn_vector
 from wicketgate.engine.wire import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wicketgate.engine.batch import Chunk
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.kv.store import Hit
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.wire import JobMessage, Part
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wicketgate.engine.batch import Batch, Chunk, MemoryUse
-    from wicketgate.engine.kv_cache import KvCache
+    from wicketgate.engine.kv.cache import KvCache
     from wicketgate.engine.memory import Budget
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.scene import Action

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from wicketgate.engine.batch import Prefix
-    from wicketgate.engine.kv_cache import Fetch
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.kv.cache import Fetch
+    from wicketgate.engine.kv.store import Hit, Prefix
     from wicketgate.engine.wire import Submit
 
 

@@ -21,8 +21,8 @@ from wicketgate.engine.wire import Assess, Embed, Score
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.engine.batch import Chunk, Emitted, JobWork, Prefix
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.batch import Chunk, Emitted, JobWork
+    from wicketgate.engine.kv.store import Hit, Prefix
     from wicketgate.engine.mlx.drafting import Speculation
     from wicketgate.engine.mlx.masks import Grammars, Mask
     from wicketgate.engine.mlx.rows import Group

@@ -19,7 +19,7 @@ from wicketgate.engine.mlx.scoring import LOGIT_BYTES, SLICE_BYTES
 from wicketgate.engine.wire import Assessed
 
 if TYPE_CHECKING:
-    from wicketgate.engine.batch import Prefix
+    from wicketgate.engine.kv.store import Prefix
     from wicketgate.engine.mlx.network import Network
     from wicketgate.engine.wire import Assess, Part, Token
 

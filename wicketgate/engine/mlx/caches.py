@@ -14,12 +14,12 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import BatchKVCache, KVCache, can_trim_prompt_cache, trim_prompt_cache
 
-from wicketgate.engine.batch import Prefix
+from wicketgate.engine.kv.store import Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.kv.store import Hit
     from wicketgate.engine.mlx.network import Network
 
 Cache = list[Any]

@@ -26,7 +26,7 @@ from mlx_lm.models.cache import (
     make_prompt_cache,
 )
 
-from wicketgate.engine.kv_file import Encoded, TensorSpec
+from wicketgate.engine.kv.file import Encoded, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

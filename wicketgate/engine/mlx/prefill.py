@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from wicketgate.engine.batch import SHORT_PROMPT_TOKENS
-from wicketgate.engine.kv_store import MIN_REUSED_TOKENS
+from wicketgate.engine.kv.store import MIN_REUSED_TOKENS
 from wicketgate.engine.mlx import caches
 from wicketgate.engine.mlx.network import begin
 from wicketgate.engine.mlx.rows import Group, Pass, Row
@@ -24,8 +24,8 @@ from wicketgate.engine.mlx.sampling import sample
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wicketgate.engine.batch import Emitted, Prefix
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.batch import Emitted
+    from wicketgate.engine.kv.store import Hit, Prefix
     from wicketgate.engine.mlx.caches import Cache
     from wicketgate.engine.mlx.network import Network
 

@@ -22,7 +22,7 @@ import mlx.core as mx
 
 from wicketgate.engine.batch import Emitted
 from wicketgate.engine.drafts import OFF
-from wicketgate.engine.kv_store import MIN_REUSED_TOKENS
+from wicketgate.engine.kv.store import MIN_REUSED_TOKENS
 from wicketgate.engine.mlx import caches
 from wicketgate.engine.mlx.network import begin
 from wicketgate.engine.mlx.ragged import RaggedKVCache
@@ -32,8 +32,8 @@ from wicketgate.engine.mlx.verification import Verification, take_back, verify
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from wicketgate.engine.batch import Prefix
     from wicketgate.engine.drafts import Setting
+    from wicketgate.engine.kv.store import Prefix
     from wicketgate.engine.mlx.caches import Cache
     from wicketgate.engine.mlx.drafting import Drafter, Plan, Speculation
     from wicketgate.engine.mlx.network import Network

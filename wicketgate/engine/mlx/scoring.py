@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wicketgate.engine.kv_store import Hit
+    from wicketgate.engine.kv.store import Hit
     from wicketgate.engine.mlx.network import Network
     from wicketgate.engine.wire import Part, Score
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from transport import sse
-from wicketgate.api.openai_wire import MIN_LOGPROB, token_text
+from wicketgate.api.openai.wire import MIN_LOGPROB, token_text
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from wicketgate.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.api.openai_models import Call, Message, Part
+    from wicketgate.api.openai.bodies import Call, Message, Part
 
 
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, object], ...]:

@@ -11,11 +11,11 @@ from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.intake import ignored_headers, read_intake
 from wicketgate.api.job_call import JobCall
-from wicketgate.api.openai_chat_form import ChatForm
-from wicketgate.api.openai_models import ChatBody, CompletionBody, read_chat, read_completion
-from wicketgate.api.openai_requests import chat_requests, completion_requests, samples, tool_choice
-from wicketgate.api.openai_text_form import Begun, TextForm, TextOptions, prompt_text
-from wicketgate.api.openai_wire import About
+from wicketgate.api.openai.bodies import ChatBody, CompletionBody, read_chat, read_completion
+from wicketgate.api.openai.chat_form import ChatForm
+from wicketgate.api.openai.requests import chat_requests, completion_requests, samples, tool_choice
+from wicketgate.api.openai.text_form import Begun, TextForm, TextOptions, prompt_text
+from wicketgate.api.openai.wire import About
 from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
 from wicketgate.inference import Finished, FinishReason, TokenPrompt
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wicketgate.api.backend import Backend
     from wicketgate.api.exchange import Exchange, Headers
     from wicketgate.api.intake import Intake
-    from wicketgate.api.openai_models import CommonBody
+    from wicketgate.api.openai.bodies import CommonBody
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.inference import InferenceRequest
 

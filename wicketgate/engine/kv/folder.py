@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 
-from wicketgate.engine.kv_file import KvFileError, PayloadReader, read_header, write_file
-from wicketgate.engine.kv_store import digest_of
+from wicketgate.engine.kv.file import KvFileError, PayloadReader, read_header, write_file
+from wicketgate.engine.kv.store import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from wicketgate.engine.kv_file import Encoded, KvHeader, TensorSpec
+    from wicketgate.engine.kv.file import Encoded, KvHeader, TensorSpec
 
 T = TypeVar("T")
 

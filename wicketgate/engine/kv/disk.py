@@ -16,13 +16,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.engine.kv_shelf import KvShelf, NotStorableError
-from wicketgate.engine.kv_store import Entry, common_prefix
+from wicketgate.engine.kv.shelf import KvShelf, NotStorableError
+from wicketgate.engine.kv.store import Entry, common_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from wicketgate.engine.kv_file import KvHeader
+    from wicketgate.engine.kv.file import KvHeader
 
 log = logging.getLogger(__name__)
 

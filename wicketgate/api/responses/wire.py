@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transport import sse
-from wicketgate.api.responses_items import Output
+from wicketgate.api.responses.items import Output
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import FinishReason
 from wicketgate.pipeline.pieces import CallOpened
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wicketgate.api.order import Answer, Choice
-    from wicketgate.api.responses_items import Event
+    from wicketgate.api.responses.items import Event
     from wicketgate.errors import WicketgateError
     from wicketgate.inference import Finished
     from wicketgate.pipeline.pieces import Piece

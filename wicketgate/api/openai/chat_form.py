@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.api.openai_wire import HOLE, Chunks, ending, failure, json_logprob, token_text, usage
+from wicketgate.api.openai.wire import HOLE, Chunks, ending, failure, json_logprob, token_text, usage
 from wicketgate.inference import FinishReason
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from transport import sse
-    from wicketgate.api.openai_wire import About
+    from wicketgate.api.openai.wire import About
     from wicketgate.api.order import Answer, Choice
     from wicketgate.errors import WicketgateError
     from wicketgate.inference import Finished, TokenLogprob

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.api.anthropic_models import (
+from wicketgate.api.anthropic.bodies import (
     Message,
     TextBlock,
     ThinkingBlock,
@@ -17,7 +17,7 @@ from wicketgate.api.dialects import PartCount, empty, kind_at, read_at, wrong
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.api.anthropic_models import PromptBody
+    from wicketgate.api.anthropic.bodies import PromptBody
     from wicketgate.errors import InvalidRequestError
 
 SEPARATOR: Final = "\n\n"

@@ -6,7 +6,7 @@ import codecs
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.api.openai_wire import (
+from wicketgate.api.openai.wire import (
     HOLE,
     Chunks,
     ending,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from transport import sse
-    from wicketgate.api.openai_wire import About
+    from wicketgate.api.openai.wire import About
     from wicketgate.api.order import Answer, Choice
     from wicketgate.errors import WicketgateError
     from wicketgate.inference import Finished, Prompt, TokenLogprob

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_core import from_json
 
 from wicketgate.api.dialects import PartCount, kind_at, missing, read_at, wrong
-from wicketgate.api.responses_models import (
+from wicketgate.api.responses.bodies import (
     CallItem,
     CallOutputItem,
     MessageItem,
@@ -20,7 +20,7 @@ from wicketgate.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from wicketgate.api.responses_models import Part
+    from wicketgate.api.responses.bodies import Part
 
     Item = Mapping[str, Any]
     Find = Callable[[str], Item | None]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from wicketgate.api import schemas
-from wicketgate.api.openai_messages import template_messages
-from wicketgate.api.openai_models import AllowedChoice, NamedTool, unsupported
+from wicketgate.api.openai.bodies import AllowedChoice, NamedTool, unsupported
+from wicketgate.api.openai.messages import template_messages
 from wicketgate.api.requests import KEY_FIELDS, build_request, check_max_tokens, drawn_seed
 from wicketgate.api.tools import Tool, ToolChoice, plan_tools
 from wicketgate.errors import InvalidRequestError
@@ -16,7 +16,7 @@ from wicketgate.inference import CallSyntax, ChatPrompt, OutputForm, Sampling, T
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wicketgate.api.openai_models import ChatBody, CommonBody, CompletionBody
+    from wicketgate.api.openai.bodies import ChatBody, CommonBody, CompletionBody
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.api.tools import ToolPlan
     from wicketgate.inference import Grammar, InferenceRequest, Prompt

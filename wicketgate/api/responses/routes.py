@@ -16,11 +16,11 @@ from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.intake import ignored_headers, read_intake
 from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
-from wicketgate.api.responses_input import read_items, read_messages
-from wicketgate.api.responses_models import FIELDS, ResponsesBody, read_body
-from wicketgate.api.responses_requests import read_request
-from wicketgate.api.responses_store import ResponseStore, Stored, StoreParams
-from wicketgate.api.responses_wire import ResponseForm
+from wicketgate.api.responses.bodies import FIELDS, ResponsesBody, read_body
+from wicketgate.api.responses.input import read_items, read_messages
+from wicketgate.api.responses.requests import read_request
+from wicketgate.api.responses.store import ResponseStore, Stored, StoreParams
+from wicketgate.api.responses.wire import ResponseForm
 from wicketgate.errors import InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:

@@ -42,6 +42,15 @@ MIN_REUSED_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """KV to keep: all tokens that it holds, and the batch's own form of it, evaluated."""
+
+    tokens: Sequence[int]
+    payload: object
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Generic[P]):
     """KV of some tokens."""
 

@@ -12,18 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from wicketgate.engine.kv_disk import KvDisk
-from wicketgate.engine.kv_shelf import KvShelf
-from wicketgate.engine.kv_store import Entry, Hit, KvStore, as_tokens, salt_id
+from wicketgate.engine.kv.disk import KvDisk
+from wicketgate.engine.kv.shelf import KvShelf
+from wicketgate.engine.kv.store import Entry, Hit, KvStore, as_tokens, salt_id
 from wicketgate.engine.wire import CacheEntry, CacheReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wicketgate.engine.batch import Prefix
-    from wicketgate.engine.kv_disk import DiskLoad
-    from wicketgate.engine.kv_folder import PayloadCodec
-    from wicketgate.engine.kv_store import Key
+    from wicketgate.engine.kv.disk import DiskLoad
+    from wicketgate.engine.kv.folder import PayloadCodec
+    from wicketgate.engine.kv.store import Key, Prefix
     from wicketgate.engine.options import HostOptions
     from wicketgate.engine.wire import CacheQuery
 

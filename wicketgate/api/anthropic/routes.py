@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from wicketgate.api.anthropic_models import (
+from wicketgate.api.anthropic.bodies import (
     FIELDS,
     MessagesBody,
     PromptBody,
     read_messages_body,
     read_prompt_body,
 )
-from wicketgate.api.anthropic_requests import read_prompt, read_request
-from wicketgate.api.anthropic_wire import MessageForm
+from wicketgate.api.anthropic.requests import read_prompt, read_request
+from wicketgate.api.anthropic.wire import MessageForm
 from wicketgate.api.described import Described
 from wicketgate.api.dialects import dropped_header
 from wicketgate.api.endpoint import Endpoint

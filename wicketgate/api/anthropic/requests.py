@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wicketgate.api import schemas, tools
-from wicketgate.api.anthropic_input import read_messages
-from wicketgate.api.anthropic_models import ClientTool
+from wicketgate.api.anthropic.bodies import ClientTool
+from wicketgate.api.anthropic.input import read_messages
 from wicketgate.api.dialects import answer_grammar, check_tools, draw, kind_at, planned, read_at
 from wicketgate.api.requests import build_request
 from wicketgate.errors import InvalidRequestError
@@ -16,7 +16,7 @@ from wicketgate.inference import ChatPrompt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wicketgate.api.anthropic_models import MessagesBody, PromptBody, ToolChoice
+    from wicketgate.api.anthropic.bodies import MessagesBody, PromptBody, ToolChoice
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.api.tools import ToolPlan
     from wicketgate.inference import Grammar, InferenceRequest

@@ -12,9 +12,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from wicketgate.engine.kv_file import KvHeader, file_bytes
-from wicketgate.engine.kv_folder import KvFolder
-from wicketgate.engine.kv_store import Entry, KvStore
+from wicketgate.engine.kv.file import KvHeader, file_bytes
+from wicketgate.engine.kv.folder import KvFolder
+from wicketgate.engine.kv.store import Entry, KvStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wicketgate.engine.kv_file import Encoded
-    from wicketgate.engine.kv_folder import Listed, PayloadCodec
+    from wicketgate.engine.kv.file import Encoded
+    from wicketgate.engine.kv.folder import Listed, PayloadCodec
 
 MAX_FILES: Final = 4096
 SCAN_S: Final = 2.0

@@ -17,7 +17,7 @@ from wicketgate.api.dialects import (
     wrong,
 )
 from wicketgate.api.requests import KEY_FIELDS, build_request, check_max_tokens
-from wicketgate.api.responses_models import LOGPROBS, ChoiceOfTool, FunctionTool
+from wicketgate.api.responses.bodies import LOGPROBS, ChoiceOfTool, FunctionTool
 from wicketgate.api.tools import Tool, ToolChoice
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import ChatPrompt
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wicketgate.api.requests import Arrival, ModelCard
-    from wicketgate.api.responses_models import Format, ResponsesBody
+    from wicketgate.api.responses.bodies import Format, ResponsesBody
     from wicketgate.api.tools import ToolPlan
     from wicketgate.inference import Grammar, InferenceRequest, Sampling
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wicketgate.api.admin import read_body, refuse_unknown, text_field
+from wicketgate.api.admin.app import read_body, refuse_unknown, text_field
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:

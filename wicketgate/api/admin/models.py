@@ -13,7 +13,7 @@ import msgspec
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from wicketgate.api.admin import read_body, text_field
+from wicketgate.api.admin.app import read_body, text_field
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:

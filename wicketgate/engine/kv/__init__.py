@@ -1,0 +1,1 @@
+"""KV that is kept: prefixes of conversations, in memory and on disk."""
