@@ -5,6 +5,8 @@ STAMP := $(VENV)/.installed
 SOURCES := wicketgate governor qos rollout transport bench tests
 # What decides: pure, and every branch of it tested.
 CORES := governor/*,qos/*,rollout/*,transport/sse.py,transport/streams.py,transport/limits.py,transport/budgets.py,transport/connection.py,transport/connection_counters.py,transport/counters.py,transport/deadlines.py,transport/events.py,transport/forwarded.py,transport/frames.py,transport/headers.py,transport/outbox.py,transport/preface.py,transport/proxy_protocol.py,transport/rates.py,transport/receiving.py,transport/sending.py,transport/triage.py,transport/wire.py,wicketgate/snapshot.py,wicketgate/pipeline/queue.py,wicketgate/pipeline/prefix.py,wicketgate/pipeline/phrases.py,wicketgate/pipeline/token_bytes.py,wicketgate/pipeline/entries.py,wicketgate/pipeline/thinking.py,wicketgate/pipeline/chat_messages.py,wicketgate/pipeline/output_reader.py,wicketgate/pipeline/probe.py,wicketgate/pipeline/score_plan.py,wicketgate/pipeline/pieces.py,wicketgate/pipeline/tools/*,wicketgate/api/cors.py,wicketgate/api/patience.py,wicketgate/api/responses/store.py,wicketgate/api/envelopes.py,wicketgate/api/schemas.py,wicketgate/engine/scheduler.py,wicketgate/engine/plant.py,wicketgate/engine/supervision.py
+# Tests compute with MLX in their own process; there it needs what the engine host gets, or takes five times as long.
+BLAS = $(shell $(PY) -c 'from wicketgate.platform import engine_environment as given; print(*(f"{name}={value}" for name, value in given().items() if "BLAS" in name or name == "LD_PRELOAD"))')
 FOUND := $(firstword $(foreach v,3.11 3.12 3.13 3.14,$(shell command -v python$(v) 2>/dev/null)))
 PYTHON ?= $(FOUND)
 
@@ -45,7 +47,7 @@ quick: install
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property
 
 test: check
-	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property tests/integration tests/security --cov --cov-report=
+	env $(BLAS) $(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit tests/property tests/integration tests/security --cov --cov-report=
 	$(VENV)/bin/coverage report --skip-covered --fail-under=90
 	$(VENV)/bin/coverage report --include='$(CORES)' --skip-covered --fail-under=100
 	$(VENV)/bin/pytest tests/load

@@ -184,7 +184,6 @@ class Bench:
             delays_ms, count = _delays([stream.chunks for stream in streams])
             for each in connections:
                 each.close()
-        # The first step comes while streams are still being opened.
         return {
             "p50_ms": quantile(delays_ms, 0.5),
             "p99_ms": quantile(delays_ms, 0.99),
@@ -273,16 +272,19 @@ def _hello(server: Server) -> None:
 
 
 def _delays(streams: Sequence[Sequence[tuple[float, bytes]]]) -> tuple[list[float], int]:
-    """Return how long after it was made each event arrived, in ms, without those of the first step."""
-    delays: list[float] = []
-    count = 0
-    for chunks in streams:
-        for at_s, data in chunks:
-            for made_ns, number in _MADE.findall(data):
-                count += 1
-                if number != b"0":
-                    delays.append((at_s - int(made_ns) / 1e9) * 1e3)
-    return delays, count
+    """
+    Return how long after it was made each event arrived, in ms, and how many came in all.
+
+    The delays are of the events that were made when all streams ran: while they are still being opened, what
+    arrives late waits for requests.
+    """
+    taken = [
+        [(at_s, int(made_ns) / 1e9) for at_s, data in chunks for made_ns, _ in _MADE.findall(data)]
+        for chunks in streams
+    ]
+    open_s = max(events[0][0] for events in taken)
+    delays = [(at_s - made_s) * 1e3 for events in taken for at_s, made_s in events if made_s > open_s]
+    return delays, sum(map(len, taken))
 
 
 def _tcp(sock: socket.socket) -> tuple[int, int]:

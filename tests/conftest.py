@@ -23,6 +23,14 @@ hypothesis.settings.register_profile("wicketgate", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("wicketgate")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the OpenBLAS that `make test` preloads from the programs that tests start: users have none there."""
+    distributes = config.pluginmanager.hasplugin("dsession")
+    if not distributes:
+        for name in ("LD_PRELOAD", "OPENBLAS_NUM_THREADS"):
+            os.environ.pop(name, None)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run async tests on asyncio, as the runtime does."""

@@ -18,7 +18,8 @@ from wicketgate.engine.options import HostOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from wicketgate.engine.batch import Emitted, Prefix
+    from wicketgate.engine.batch import Emitted
+    from wicketgate.engine.kv.store import Prefix
     from wicketgate.engine.wire import Submit, Token
 
 MOST_STEPS = 2000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ def on_a_terminal(
     """Run a command on a terminal, type once it shows a text; return its exit code and what was shown."""
     pid, terminal = pty.fork()
     if pid == 0:
+        # A shell that runs the tests in the background lets them, and so this, ignore it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ.update({"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"})
         os.execv(sys.executable, [sys.executable, "-m", "wicketgate", *words, *options])
     shown = b""

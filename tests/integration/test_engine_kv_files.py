@@ -16,10 +16,9 @@ from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 from mlx_lm.utils import load_model
 
 from tests.kv_fakes import parts, signed
-from wicketgate.engine.batch import Prefix
 from wicketgate.engine.kv.cache import KvCache, open_cache
 from wicketgate.engine.kv.shelf import KvShelf
-from wicketgate.engine.kv.store import Entry, as_tokens
+from wicketgate.engine.kv.store import Entry, Prefix, as_tokens
 from wicketgate.engine.mlx.kv_files import KvFiles, model_identity
 from wicketgate.engine.options import HostOptions
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wicketgate.engine.batch import Prefix
+    from wicketgate.engine.kv.store import Prefix
     from wicketgate.engine.mlx.rows import Pass, Row
     from wicketgate.engine.mlx.sampling import RowState
 

@@ -25,7 +25,7 @@ DESIGN = {
     "wicketgate/engine/mlx": "adapter prefill sampling scoring drafting masks",
     "wicketgate/cluster": "messages membership placement node router",
 }
-"""The files that the design names, by folder. Where one of them has become a folder, its heart stands for it."""
+"""The files that the design names, by folder; where one has become a folder, the heart of that."""
 PLANNED = {f"{folder}/{name}.py" for folder, names in DESIGN.items() for name in names.split()}
 
 

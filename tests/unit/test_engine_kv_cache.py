@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kv_fakes import entry_of
-from wicketgate.engine.batch import Prefix
 from wicketgate.engine.kv.cache import MIN_FETCHED_TOKENS, KvCache, open_cache
 from wicketgate.engine.kv.disk import Found
+from wicketgate.engine.kv.store import Prefix
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.wire import CacheQuery, CacheReport
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from wicketgate.engine.batch import Chunk, Prefix
+from wicketgate.engine.batch import Chunk
 from wicketgate.engine.jobs import Job
+from wicketgate.engine.kv.store import Prefix
 from wicketgate.engine.memory import Budget
 from wicketgate.engine.options import HostOptions
 from wicketgate.engine.pace import Pace

@@ -38,7 +38,8 @@ from wicketgate.engine.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wicketgate.engine.batch import Emitted, Prefix
+    from wicketgate.engine.batch import Emitted
+    from wicketgate.engine.kv.store import Prefix
 
 OPTIONS = HostOptions(
     engine="simulated", max_batch_size=4, prefill_batch_size=2, prefill_step_tokens=64, vocabulary_size=1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wicketgate.engine.batch import Prefix
+from wicketgate.engine.kv.store import Prefix
 from wicketgate.engine.streams import Stream
 from wicketgate.engine.wire import Submit
 
