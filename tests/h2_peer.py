@@ -25,9 +25,17 @@ class Peer:
     Args:
         params: The server's limits.
         window: The client's window for each stream.
+        hears_goaways: The client's library is told of a GOAWAY, after which it takes nothing more.
     """
 
-    def __init__(self, params: ConnectionParams | None = None, *, window: int | None = None) -> None:
+    def __init__(
+        self,
+        params: ConnectionParams | None = None,
+        *,
+        window: int | None = None,
+        hears_goaways: bool = False,
+    ) -> None:
+        self._hears_goaways = hears_goaways
         self.now_s = 0.0
         self.counters = Counters()
         self.server = Connection(params or ConnectionParams(), now_s=0.0, counters=self.counters)
@@ -114,12 +122,12 @@ class Peer:
         return None
 
     def _read(self, data: bytes) -> None:
-        # The library takes nothing more after a GOAWAY, though streams go on: so it never hears of one.
+        # The library takes nothing more after a GOAWAY, though streams go on: it hears of one only if asked.
         while data:
             end = 9 + int.from_bytes(data[:3], "big")
             if data[3] == Kind.GOAWAY:
                 self.goaways.append(struct.unpack(">II", data[9:17]))
-            else:
+            if data[3] != Kind.GOAWAY or self._hears_goaways:
                 self._hear(self.client.receive_data(data[:end]))
             data = data[end:]
 

@@ -9,9 +9,8 @@ the state of each stream. Three things are done beside it:
 * Each frame is looked at before h2 parses it (frames.py), charged to a budget where it carries nothing
   (budgets.py), and dropped where h2 is stricter than RFC 9113 with frames that were on their way: DATA of a
   stream already answered or reset is swallowed and its window given back.
-* GOAWAY never passes through h2, which closes everything at the first one, sent or received. A drain tells
-  the client twice (RFC 9113 section 6.8): at once that no more streams will be taken, with the highest id,
-  so that requests on their way are still served; and after a round trip which was the last.
+* GOAWAY never passes through h2, which closes everything at the first one, sent or received. What a drain
+  tells the client, and when, is farewell.py's.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from transport.budgets import LARGE_HEADERS_WEIGHT, REFUSED_WEIGHT, Budgets
 from transport.counters import CloseReason
 from transport.deadlines import Deadlines
 from transport.events import BodyEnded, BodyReceived, Closed, RequestReceived, StreamReset, StreamResumed
+from transport.farewell import PING, Farewell
 from transport.headers import NO_BODY, list_bytes, outbound
 from transport.receiving import Offence, Receiving
 from transport.sending import OpenStream, Sending
@@ -46,7 +46,6 @@ BYTES_PER_TURN: Final = 256 * 1024
 """So many bytes are handed to the socket at once, which may hold them in memory."""
 LAST_IDS: Final = 20_000
 """So near to the last stream id a connection is drained."""
-_PING: Final = b"drained?"
 
 
 class Connection:
@@ -74,8 +73,7 @@ class Connection:
         self._receiving = Receiving(self._budgets, self._wire, self._streams)
         self._events: list[Event] = []
         self._out = bytearray(self._wire.data_to_send())
-        self._drain_reason: CloseReason | None = None
-        self._is_settled = False
+        self._farewell = Farewell()
         self.is_over = False
         """Nothing more happens on it."""
         self.has_unread = False
@@ -203,13 +201,13 @@ class Connection:
 
     def drain(self, *, now_s: float, reason: CloseReason = CloseReason.DRAINED) -> None:
         """Take no more streams; those that are open, and those on their way, are served to their end."""
-        if self.is_over or self._drain_reason is not None:
+        if self.is_over or self._farewell.reason is not None:
             return
-        self._drain_reason = reason
         self._counters.goaways[reason] += 1
-        self._out += frames.goaway(last_stream_id=frames.MAX_STREAM_ID, code=ErrorCodes.NO_ERROR)
-        self._out += frames.ping(_PING)
+        last_id = self._wire.highest_inbound_stream_id
+        self._out += self._farewell.begin(reason, last_id=last_id, is_idle=not self._streams)
         self._deadlines.drain_s = now_s + self._params.drain_s
+        self._end_if_done()
 
     def to_send(self, *, now_s: float) -> bytes:
         """Return bytes for the client: about BYTES_PER_TURN at most, more may wait (`has_output`)."""
@@ -276,7 +274,7 @@ class Connection:
                 if SettingCodes.INITIAL_WINDOW_SIZE in changed:
                     for stream in self._streams.values():
                         self._sending.opened(stream)
-            case h2_events.PingAckReceived(ping_data=data) if data == _PING and self._drain_reason:
+            case h2_events.PingAckReceived(ping_data=data) if data == PING and self._farewell.reason:
                 self._settle()
             case _:
                 pass  # acknowledgements, pings that h2 has answered, windows of streams that are gone
@@ -291,7 +289,8 @@ class Connection:
         stream_id = event.stream_id
         headers: Headers = [(bytes(name), bytes(value)) for name, value in event.headers]
         is_complete = event.stream_ended is not None
-        if self._is_settled or len(self._streams) >= self._params.max_streams:
+        self._farewell.met(headers)
+        if self._farewell.is_settled or len(self._streams) >= self._params.max_streams:
             self._counters.streams_refused += 1
             self._wire.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             self._blame(REFUSED_WEIGHT, now_s)
@@ -373,17 +372,16 @@ class Connection:
 
     def _settle(self) -> None:
         """Tell the client which stream was the last."""
-        if not self._is_settled:
-            self._is_settled = True
+        if not self._farewell.is_settled:
             self._deadlines.drain_s = inf
-            last_id = self._wire.highest_inbound_stream_id
-            self._out += frames.goaway(last_stream_id=last_id, code=ErrorCodes.NO_ERROR)
+            self._out += self._farewell.settle(last_id=self._wire.highest_inbound_stream_id)
             self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if not self._streams and (self._is_settled or self._receiving.has_peer_left) and not self.is_over:
+        is_due = self._farewell.is_settled or self._receiving.has_peer_left
+        if is_due and not self._streams and not self.is_over:
             self.is_over = True
-            self._events.append(Closed(reason=self._drain_reason or CloseReason.PEER_LEFT))
+            self._events.append(Closed(reason=self._farewell.reason or CloseReason.PEER_LEFT))
 
     def _give_up(self, reason: CloseReason, code: int) -> None:
         if self.is_over:

@@ -217,10 +217,10 @@ class Fleet:
 
     @property
     def can_serve(self) -> bool:
-        """Whether some model is ready, or none is loaded and a request would load one."""
-        models = self._models.values()
-        awake = [each for each in models if each.is_down or each.state is not ModelState.UNLOADED]
-        return not awake or not all(each.is_down for each in awake)
+        """Whether some model is ready, or none is about to be again and a request would load one."""
+        up = {each.state for each in self._models.values() if not each.is_down}
+        down = {each.state for each in self._models.values() if each.is_down}
+        return bool(up - {ModelState.UNLOADED}) or (bool(up) and down <= {ModelState.FAILED})
 
     def text(self, name: str) -> TextModel:
         """Return what a model's folder says about text, as `enter` finds it."""

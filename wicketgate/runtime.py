@@ -8,7 +8,6 @@ and events to effects.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -27,6 +26,7 @@ from wicketgate.config import ConfigurationFaultsError
 from wicketgate.config_fields import split_bind
 from wicketgate.edges import Edges, Inside
 from wicketgate.engine.client import EngineState
+from wicketgate.engine.supervisor import wait
 from wicketgate.errors import ExitCode, WicketgateError
 from wicketgate.flags import FlagBoard
 from wicketgate.fleet import Fleet
@@ -182,7 +182,7 @@ class Runtime:
             drain=self._asked_to_drain,
             clock=self._clock,
         )
-        self._edges = Edges(config, inside)
+        self._edges = Edges(config, inside, reloads=self._metrics.edge_reloads)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -249,11 +249,13 @@ class Runtime:
         self._was_signalled = True
 
     def _asked_to_drain(self, now: bool) -> dict[str, object]:
-        in_flight = self._admission.in_flight
         self._stopping.set()
         if now:
             self._hurry.set()
-        return {"in_flight": in_flight, "drain_timeout_s": self.config.server.drain_timeout_s}
+        return {**self._unfinished(), "drain_timeout_s": self.config.server.drain_timeout_s}
+
+    def _unfinished(self) -> dict[str, int]:
+        return {"in_flight": self._admission.in_flight, "queued": self._admission.queued}
 
     def _start_timers(self) -> list[asyncio.Task[None]]:
         work = [
@@ -283,11 +285,9 @@ class Runtime:
     async def _drain(self) -> bool:
         """Fail readiness, take nothing new, let streams in flight finish, then end the engine hosts."""
         server = self.config.server
-        log.info("draining", extra={"in_flight": self._admission.in_flight, "delay_s": server.drain_delay_s})
+        log.info("draining", extra={**self._unfinished(), "delay_s": server.drain_delay_s})
         self._status.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(server.drain_delay_s):
-                await self._hurry.wait()
+        await wait(self._hurry, server.drain_delay_s)
         # What a client sent before it could know is served too: the edges refuse the rest, and say so safely.
         drained = await self._edges.drain(timeout_s=server.drain_timeout_s, hurry=self._hurry)
         self._admission.drain()

@@ -232,6 +232,29 @@ def test_a_drain_by_command_is_not_cut_by_the_one_signal_after_it(tmp_path: Path
     assert b'"finish_reason":"length"' in answers[0][2]
 
 
+def test_a_drain_by_command_tells_what_is_in_flight_and_what_is_queued(tmp_path: Path) -> None:
+    answers: list[bytes] = []
+    body = CHAT | {"max_tokens": 400, "stream": True, "ignore_eos": True}
+    alone = {"governor": {"limit": {"fixed": 1}}, "phase4_rollout": {"adaptive_governor": {"enabled": False}}}
+    with Gateway(tmp_path, alone) as server:
+        asking = [
+            threading.Thread(target=lambda: answers.append(server.post("/v1/chat/completions", body)[2]))
+            for _ in range(3)
+        ]
+        for each in asking:
+            each.start()
+        wait_for(lambda: server.snapshot()["flow"]["queued"] == 2, "two that wait")
+
+        said = json.loads(server.command("drain").out)
+        code = server.ended(30)
+        for each in asking:
+            each.join(30)
+
+    assert (said["in_flight"], said["queued"]) == (1, 2)
+    assert code == 0
+    assert [b'"finish_reason":"length"' in answer for answer in answers] == [True] * 3
+
+
 def test_a_server_that_is_told_to_end_at_once_has_cut_nothing_where_nothing_was(tmp_path: Path) -> None:
     with Gateway(tmp_path, DEMO) as server:
         server.command("drain", "--now")

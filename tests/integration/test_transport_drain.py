@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.edges import LOOPS, FollowingClient, Slow, echo, eventually, serve
+from tests.edges import LOOPS, FollowingClient, Slow, echo, eventually, h2_client, serve
 from transport.server import EdgeServer, ServerParams
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +87,42 @@ async def test_idle_connections_are_told_at_once():
     assert idle.is_over
     silent_writer.close()
     await idle.close()
+
+
+async def test_an_idle_connection_of_a_client_that_does_not_read_ends_at_once():
+    server = await serve(echo)
+    async with h2_client() as client:
+        await client.get(f"http://127.0.0.1:{server.port}/")
+        begun_s = asyncio.get_running_loop().time()
+
+        assert await server.drain(5.0)
+
+    assert asyncio.get_running_loop().time() - begun_s < 0.5
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+async def test_a_client_that_breaks_at_a_goaway_gets_every_byte(size: int):
+    go, arrived = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        arrived.set()
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"x" * size, "more_body": False})
+
+    server = await serve(app)
+    async with h2_client() as client:
+        asking = [asyncio.create_task(client.get(f"http://127.0.0.1:{server.port}/")) for _ in range(3)]
+        await eventually(lambda: server.streams().opened == len(asking))
+        await arrived.wait()
+        draining = asyncio.create_task(server.drain(10.0))
+        await asyncio.sleep(0.05)
+        go.set()
+        answers = await asyncio.gather(*asking)
+
+    assert [len(answer.content) for answer in answers] == [size + len("begun")] * 3
+    assert await draining
 
 
 async def test_a_new_stream_is_refused_so_that_it_may_be_tried_elsewhere():

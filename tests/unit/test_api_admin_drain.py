@@ -22,7 +22,7 @@ async def ask(body: object) -> tuple[httpx.Response, list[bool]]:
 
     def drain(now: bool) -> Mapping[str, object]:
         asked.append(now)
-        return {"in_flight": 2, "drain_timeout_s": 30.0}
+        return {"in_flight": 2, "queued": 3, "drain_timeout_s": 30.0}
 
     app = create_admin_app(FakeOperations(), more_routes=[drain_route(drain)], guard=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
@@ -39,6 +39,7 @@ async def test_a_drain_is_passed_on(body, now) -> None:
         "ok": True,
         "now": now,
         "in_flight": 2,
+        "queued": 3,
         "drain_timeout_s": 30.0,
     }
 

@@ -481,10 +481,12 @@ def test_of_the_engines_keys_only_the_chunk_target_is_hot() -> None:
         ((EngineState.READY, None), True),
         ((EngineState.READY, EngineState.FAILED), True),
         ((EngineState.RESTARTING, None), False),
+        ((EngineState.FAILED, None), True),
+        ((EngineState.FAILED, EngineState.FAILED), False),
         ((EngineState.FAILED, EngineState.RESTARTING), False),
     ],
 )
-async def test_it_can_serve_while_one_model_is_ready_or_none_was_asked_for(
+async def test_it_can_serve_while_one_model_is_ready_or_none_comes_back_and_one_could_be_loaded(
     states: tuple[EngineState | None, ...], can_serve: bool
 ) -> None:
     async with yard(model("a"), model("b")) as it:

@@ -36,16 +36,14 @@ def run(args: Namespace) -> int:
     if args.json:
         print_json({**answer, "ended": args.wait is not None, "took_s": round(took_s, 3)})
         return ExitCode.DONE
-    count = answer["in_flight"]
-    streams = "1 request" if count == 1 else f"{count} requests"
+    requests = f"{answer['in_flight']} in flight, {answer['queued']} queued"
     if args.wait is not None:
-        was = "was" if count == 1 else "were"
-        screen.out(f"{screen.paint('✓', 'ok')} ended after {duration(took_s)}; {streams} {was} in flight")
+        screen.out(f"{screen.paint('✓', 'ok')} ended after {duration(took_s)}; there were {requests}")
     elif args.now:
-        screen.out(f"ending at once; {streams} are cut off")
+        screen.out(f"ending at once; cut off: {requests}")
     else:
         limit = duration(answer["drain_timeout_s"])
-        screen.out(f"draining: {streams} in flight may finish within {limit}; nothing new is taken")
+        screen.out(f"draining: {requests}, may finish within {limit}; nothing new is taken")
     return ExitCode.DONE
 
 

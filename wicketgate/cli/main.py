@@ -17,14 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _TITLE = "wicketgate  a governed, flagged, monitored runtime for language models on MLX"
+SERVING = ("serve", "demo")
+"""The commands that are a gateway."""
 COMPLETE = "__complete"
 """What the completion scripts call; no command, for its arguments are anything."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in SERVING:
+        _serve(words)
     _open_closed_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    sys.exit(run(words))
+
+
+def _serve(words: Sequence[str]) -> NoReturn:
+    """Run a gateway: SIGTERM ends it quietly from the first moment on, and nothing delays its end."""
+    import signal
+
+    # Until the gateway listens for signals itself there is nothing to finish, and no child.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.DONE))
+    _open_closed_streams()
+    code = run(words)
+    sys.stderr.flush()
+    # What the interpreter does at its end, which is to free object by object, takes 0.2 s and more.
+    os._exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -80,6 +80,8 @@ class HostProcess:
                 stdout=_STDERR,
                 pass_fds=[theirs.fileno(), told.fileno()],
                 env={**os.environ, **environment},
+                # What a terminal sends to all it runs (Ctrl-C, its own end) is the gateway's to act on.
+                start_new_session=True,
             )
             on_error.pop_all()
         return cls(process, lifeline=lifeline), ours

@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, help="the socket to the gateway, inherited")
     parser.add_argument("--options-fd", type=int, required=True, help="HostOptions as JSON, inherited")
     parsed = parser.parse_args(arguments)
-    # The gateway decides when its host ends: Ctrl-C reaches both, and the gateway drains first.
+    # The gateway decides when its host ends, and drains first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     watch = ParentWatch()
@@ -244,5 +244,11 @@ def run(line: Line, options: HostOptions) -> None:
         cache.close(CLOSE_S)
 
 
+def leave(code: int) -> NoReturn:
+    """End this process now: freeing what a model holds, object by object, takes it 0.3 s and more."""
+    sys.stdout.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -38,8 +38,8 @@ class ParentWatch:
     """
     The process that watches over this one.
 
-    Start it before anything that may hang, and after SIGINT and SIGTERM are ignored, which it inherits: one
-    Ctrl-C reaches the whole group, and the gateway decides when its host ends. Keep the object.
+    Start it before anything that may hang, and after SIGINT and SIGTERM are ignored, which it inherits: the
+    gateway decides when its host ends. Keep the object.
 
     Args:
         lifeline: A pipe or socket that the gateway holds the other end of and never writes to. Anything else,
