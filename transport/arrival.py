@@ -45,7 +45,7 @@ class Arrival(asyncio.Protocol):
         accepts_h2: bool,
         timeout_s: float,
         counters: ConnectionCounters,
-        on_known: Callable[[Arrival, asyncio.Transport, bool, bytes], None],
+        on_known: Callable[[asyncio.Transport, bool, bytes], None],
         on_closed: Callable[[Arrival], None],
     ) -> None:
         self._accepts_h2 = accepts_h2
@@ -64,7 +64,7 @@ class Arrival(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
-            self._on_known(self, self._transport, tls.selected_alpn_protocol() == "h2", b"")
+            self._on_known(self._transport, tls.selected_alpn_protocol() == "h2", b"")
             return
         self.is_waiting = True
         self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._transport.abort)
@@ -82,7 +82,7 @@ class Arrival(asyncio.Protocol):
             self._refuse()
         else:
             self.is_waiting = False
-            self._on_known(self, self._transport, is_h2, bytes(self._begun))
+            self._on_known(self._transport, is_h2, bytes(self._begun))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client has left, or was too slow."""
@@ -99,10 +99,11 @@ class Arrival(asyncio.Protocol):
 
     def drain(self) -> None:
         """End it."""
-        self._transport.abort()
+        self.abort()
 
     def abort(self) -> None:
-        """End it."""
+        """End it; that is not the client's doing."""
+        self._is_told = True
         self._transport.abort()
 
     def _refuse(self) -> None:

@@ -15,6 +15,10 @@ class ConnectionCounters:
     """They spoke HTTP/2 in clear text where it is off for them."""
     refused: int = 0
     """Closed as they came: there were `max_connections`."""
+    refused_of_address: int = 0
+    """Closed as they came: of their address there were as many as may be."""
+    put_out: int = 0
+    """They had not said yet what they speak, and others waited for their places."""
     failed_handshakes: int = 0
     """TLS was not agreed upon in time, or at all."""
     failed_proxy_headers: int = 0

@@ -28,6 +28,7 @@ class Http1Settings:
         self.keep_alive_s = keep_alive_s
         self.stall_s = stall_s
         self.header_timeout_s = header_timeout_s
+        self.max_header_bytes = max_header_bytes
         self.context = WorkerContext(None)
         self.config = Config()
         self.config.accesslog = None

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transport.budgets import Budgets
     from transport.sending import OpenStream
 
-REQUEST_WORK: Final = 10
-"""A request takes as long as so many small frames, without its headers' length."""
+REQUEST_WORK: Final = 25
+"""A request takes as long as so many small frames, with its task and its end; its headers' length apart."""
 HEADER_BYTES_PER_WORK: Final = 32
 """So many bytes of Huffman code take as long as a small frame."""
 SETTINGS_WORK: Final = 5

@@ -9,12 +9,13 @@ gives the moment before TLS begins, in which the peer's address is known and the
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from transport.connection_counters import ConnectionCounters
 from transport.counters import Counters
 from transport.forwarded import forwarded_client
+from transport.newcomers import NewcomerParams
 from transport.reception import Reception
 from transport.sockets import adopt, listen_tcp, listen_unix
 from transport.streams import StreamTable
@@ -65,6 +66,8 @@ class ServerParams:
     handshake_timeout_s: float = 10.0
     max_connections: int = 4096
     """More are closed as they come."""
+    newcomers: NewcomerParams = field(default_factory=NewcomerParams)
+    """What strangers may hold: connections of one address, and those that have not said what they speak."""
     max_streams: int = 8192
     """More requests at once, over all connections, are refused."""
     max_streams_per_connection: int = 256
@@ -154,6 +157,7 @@ class EdgeServer:
             counters=self._counters.connections,
             h2_counters=self._counters.h2,
             accepts_h2=self._accepts_h2,
+            newcomers=params.newcomers,
         )
         self._accepting = [
             asyncio.create_task(self._reception.accept_from(listener.socket)) for listener in self._listeners

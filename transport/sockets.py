@@ -18,6 +18,8 @@ FIRST_DESCRIPTOR: Final = 3
 """Where the descriptors begin that systemd hands over; source: sd_listen_fds(3)."""
 MAX_ACTIVATED: Final = 64
 """More are refused: a number so large is no count of sockets."""
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+"""Begins an IPv4 address that a dual-stack socket shows as IPv6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,23 @@ def activated_descriptors(environ: Mapping[str, str], *, pid: int) -> list[tuple
 def host_port(host: str, port: int) -> str:
     """Write an address as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def prefix_of(address: str) -> bytes:
+    """
+    Return what stands for a client's address: of IPv6 its network of 64 bits, of which anybody has 2**64.
+
+    An address that is none stands for itself.
+    """
+    if ":" not in address:
+        return address.encode()
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    except OSError:
+        return address.encode()
+    if packed.startswith(_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
+    return packed[:8]
 
 
 def _is_answered(path: Path) -> bool:

@@ -96,6 +96,12 @@ class ServerSection(Section):
     """Connections that the system may hold until they are accepted."""
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Connections at once; more are closed as they come."""
+    max_connections_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    """Of them, from one address (of IPv6 its first 64 bits), proxies apart; 0 is no bound."""
+    max_newcomers: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Connections at once that have not ended their TLS handshake, or not begun to speak; more wait."""
+    max_newcomers_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 48
+    """Of them, from one address; where more wait, a silent one is closed after 2 s; 0 is no bound."""
     max_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
     """Requests at once over all connections; more are refused."""
     max_streams_per_connection: Annotated[int, Field(ge=1, le=65_535)] = 256
@@ -119,7 +125,7 @@ class ServerSection(Section):
     no_progress_timeout_s: Annotated[Seconds, Field(ge=1, le=86_400), HOT] = 120.0
     """A stream whose engine brings no token for so long ends with an error, whatever its heartbeat says."""
     slow_reader_timeout_s: Annotated[Seconds, Field(ge=1, le=3600), HOT] = 30.0
-    """A stream whose client does not read for so long is cancelled; until then its text waits."""
+    """A stream that is not read for so long is cancelled; a connection after twice the value at start."""
     request_timeout_s: Annotated[Seconds, Field(ge=1, le=86_400), HOT] = 600.0
     """Longest life of a request; it then ends with 504, or with an error event in a stream."""
     drain_delay_s: Annotated[Seconds, Field(ge=0, le=600), HOT] = 0.0
@@ -173,6 +179,8 @@ class SecuritySection(Section):
 
     api_keys_file: LocalPath | None = None
     """File of API keys, mode 0600, whose changes are followed; without it only loopback may be bound."""
+    hosts: Annotated[tuple[HostName, ...], HOT] = ("host.docker.internal",)
+    """Without keys: names that a request's Host may carry besides addresses, localhost and this machine's."""
     per_key: Annotated[LimitsSection, HOT] = LimitsSection()
     """For each API key; a line of the file may say otherwise."""
     per_address: Annotated[LimitsSection, HOT] = LimitsSection()

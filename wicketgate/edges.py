@@ -7,6 +7,7 @@ A running gateway follows the file of keys and the certificate's files, whatever
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
+    from prometheus_client import Counter
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
@@ -78,13 +80,15 @@ class Edges:
     Args:
         config: What runtime.yaml says.
         inside: What they are in front of.
+        reloads: Counts changed files that were taken up or refused.
 
     Raises:
         ConfigurationError: bound off loopback without keys, or the file of keys cannot be used.
     """
 
-    def __init__(self, config: RuntimeConfig, inside: Inside) -> None:
+    def __init__(self, config: RuntimeConfig, inside: Inside, *, reloads: Counter) -> None:
         self._inside = inside
+        self._reloads = reloads
         file = config.security.api_keys_file
         self._key_file = None if file is None else KeyFile(file)
         for key, bind in (("server.bind", config.server.bind), ("admin.bind", config.admin.bind)):
@@ -128,6 +132,7 @@ class Edges:
             health_facts=inside.condition.health,
             stored=parameters.stored_responses(config),
             more_routes=[metrics_route(inside.status.metrics)] if config.metrics.public else [],
+            hosts=lambda: self._hosts,
         )
 
     def _admin_routes(self) -> list[BaseRoute]:
@@ -145,12 +150,14 @@ class Edges:
         self._limits = parameters.limits(config)
         self._cors = parameters.cors(config)
         self._allowed_hosts = config.admin.allowed_hosts
+        self._hosts = (split_bind(config.server.bind)[0], socket.gethostname(), *config.security.hosts)
 
     def poll(self) -> None:
         """Look for other keys and another certificate; call it about once a second."""
-        if self._key_file is not None:
-            self._key_file.poll()
-        self._listeners.poll_certificate()
+        keys = None if self._key_file is None else self._key_file.poll()
+        for what, is_taken in (("keys", keys), ("certificate", self._listeners.poll_certificate())):
+            if is_taken is not None:
+                self._reloads.labels(what, "applied" if is_taken else "refused").inc()
 
     async def start(self) -> tuple[str, str]:
         """Listen; returns the URLs of the API and of the admin listener."""

@@ -86,16 +86,22 @@ class Listeners:
         """Return what the clients' listener has done since the start."""
         return self._api.counters()
 
-    def poll_certificate(self) -> None:
-        """Take up changed files of the certificate, for new connections; bad ones change nothing."""
+    def poll_certificate(self) -> bool | None:
+        """
+        Take up changed files of the certificate, for new connections; bad ones change nothing.
+
+        Returns:
+            Whether they could be used; None where they are those of before.
+        """
         if not self._api.tls_changed():
-            return
+            return None
         try:
             self._api.reload_tls()
         except OSError as error:
             log.error("certificate_refused", extra={"reason": error.strerror or str(error)})
-        else:
-            log.info("certificate_loaded")
+            return False
+        log.info("certificate_loaded")
+        return True
 
     async def start(self) -> tuple[str, str]:
         """

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from transport.forwarded import ForwardedKind
+from transport.newcomers import NewcomerParams
 from transport.rates import Quota
 from transport.server import ServerParams
 from wicketgate.api.cors import Cors
@@ -171,6 +172,11 @@ def api_listener(config: RuntimeConfig, *, sockets: tuple[socket.socket, ...] = 
         # Of an answer that is still being made the API is tired first, and says so in the request's log line.
         stall_s=2 * server.slow_reader_timeout_s,
         max_connections=server.max_connections,
+        newcomers=NewcomerParams(
+            most=server.max_newcomers,
+            most_per_address=server.max_newcomers_per_address,
+            connections_per_address=server.max_connections_per_address,
+        ),
         max_streams=server.max_streams,
         max_streams_per_connection=server.max_streams_per_connection,
         proxy_trusted=tuple(ipaddress.ip_network(each, strict=False) for each in server.proxy.trusted),

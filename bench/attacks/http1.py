@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import select
 import socket
+import ssl
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from bench.attacks.http2 import GRACE_S
+from bench.attacks.http2 import GRACE_S, unfinished_s
 from bench.attacks.seen import Seen
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ GET: Final = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n"
 _POST: Final = b"POST /upload HTTP/1.1\r\nhost: x\r\n"
 _HELLO: Final = bytes.fromhex("16030100c8010000c40303")
 """How a ClientHello of TLS begins."""
+
+
+def _whole_hello() -> bytes:
+    """Make a ClientHello: the server answers with all that it has, and holds what it has begun."""
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x").do_handshake()
+    return sent.read()
 
 
 class Talk:
@@ -100,7 +110,7 @@ def _unfinished(beginning: bytes, port: Callable[[Target], int], drip: bytes = b
             talks = [stack.enter_context(Talk(port(target))) for _ in range(scale.connections)]
             for talk in talks:
                 talk.send(beginning)
-            end_s = time.monotonic() + target.header_timeout_s + GRACE_S
+            end_s = time.monotonic() + unfinished_s(target, scale.connections)
             while time.monotonic() < end_s and not all(talk.is_closed for talk in talks):
                 for talk in [each for each in talks if not each.is_closed]:
                     talk.send(drip)
@@ -230,6 +240,7 @@ CHUNKS: Final[dict[str, bytes]] = {
 LARGE: Final[dict[str, bytes]] = {
     "one header": b"GET /hello HTTP/1.1\r\nhost: x\r\na: " + b"x" * 100_000,
     "many headers": b"GET /hello HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 20_000,
+    "small headers that end": b"GET /hello HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 10_000 + b"\r\n" + GET,
     "the target": b"GET /" + b"x" * 100_000,
 }
 PROXY: Final[dict[str, bytes]] = {
@@ -254,6 +265,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "HTTP/1.1: pipelining flood, never reading": pipelining_never_reading,
     "HTTP/1.1: 20 big answers, never reading": never_reading,
     "TLS: handshake never finished": _unfinished(_HELLO, _tls),
+    "TLS: handshake half done": _unfinished(_whole_hello(), _tls),
     "TLS: rubbish": _refused({"a request": GET, "zeros": bytes(1000)}, _tls, frozenset()),
     "PROXY: rubbish": _refused(PROXY, _proxy, frozenset()),
     "PROXY: header never finished": _unfinished(b"PROXY TCP4 1.1.1.1", _proxy),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from bench.attacks import attacker
 from bench.attacks.attacker import Attacker, frame, headers, word
 from bench.attacks.seen import Seen
+from transport.newcomers import NewcomerParams
 
 if TYPE_CHECKING:
     from bench.attacks.scene import Target
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 5.0
 """Later than its deadline a busy server may act."""
+_PLACES: Final = NewcomerParams()
 REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
 _HUGE_ANSWER: Final = attacker.block("/big?bytes=100000000")
@@ -111,6 +113,22 @@ def slow_body(target: Target, scale: Scale) -> Seen:
         return Seen(text=f"{timed_out} of 50 answered 408", is_fine=timed_out == len(ids))
 
 
+def unfinished_s(target: Target, connections: int) -> float:
+    """Return how long so many connections that never ask may stay: some of them wait for places first."""
+    return target.header_timeout_s + connections / _PLACES.most_per_address * _PLACES.stay_s + GRACE_S
+
+
+def greeted_and_silent(target: Target, scale: Scale) -> Seen:
+    """Say that it is HTTP/2, and nothing else: that is no offence."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Attacker(target.port)) for _ in range(scale.connections)]
+        end_s = time.monotonic() + scale.limit_s
+        for client in clients:
+            client.read(lambda each: bool(each.frames), limit_s=max(0.0, end_s - time.monotonic()))
+        greeted = sum(bool(client.frames) for client in clients)
+    return Seen(text=f"{greeted} of {scale.connections} greeted", is_fine=greeted == scale.connections)
+
+
 def _unfinished(beginning: bytes) -> Attack:
     """Make the attack of many connections that begin so and go no further."""
 
@@ -121,7 +139,7 @@ def _unfinished(beginning: bytes) -> Attack:
                 client = stack.enter_context(Attacker(target.port, begins=False))
                 client.send(beginning)
                 clients.append(client)
-            end_s = time.monotonic() + target.header_timeout_s + GRACE_S
+            end_s = time.monotonic() + unfinished_s(target, scale.connections)
             for client in clients:
                 client.closes(limit_s=max(0.0, end_s - time.monotonic()))
             closed = sum(client.is_closed for client in clients)
@@ -210,6 +228,7 @@ ATTACKS: Final[dict[str, Attack]] = {
         attacker.PREFACE + attacker.settings({}) + frame(attacker.HEADERS, 0, 1, attacker.block()[:5])
     ),
     "half a frame": _unfinished(attacker.PREFACE + attacker.settings({}) + headers(1, attacker.block())[:12]),
+    "a preface and no more": greeted_and_silent,
     "slow preface": _unfinished(attacker.PREFACE[:10]),
     "silence": _unfinished(b""),
     "150 streams against a limit of 100": too_many_streams,

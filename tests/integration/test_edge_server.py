@@ -142,6 +142,23 @@ def test_a_key_is_good_as_soon_as_its_line_is_in_the_file(edge: Edge, eventually
     assert edge.ask("203.0.113.1", key=second)[0] == 200
 
 
+def test_a_file_of_keys_that_is_refused_and_one_that_is_taken_are_counted(
+    edge: Edge, eventually: Eventually
+) -> None:
+    keys = edge.folder / "keys"
+    good = keys.read_text()
+
+    def counted(result: str) -> float:
+        return edge.gateway.metrics()[f'wicketgate_edge_reloads_total{{result="{result}",what="keys"}}']
+
+    applied, refused = counted("applied"), counted("refused")
+    keys.write_text("rubbish\n")
+    eventually("it is refused", lambda: counted("refused") == refused + 1, 10)
+    keys.write_text(good)
+
+    eventually("it is taken", lambda: counted("applied") == applied + 1, 10)
+
+
 @pytest.mark.parametrize(
     ("path", "address", "kind", "limit"),
     [

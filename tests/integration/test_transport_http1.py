@@ -116,6 +116,7 @@ async def test_an_idle_connection_is_closed_after_its_time():
     ("request_", "status"),
     [
         (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * 40_000, b"431"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 2_000 + b"\r\n", b"431"),
         (b"rubbish\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/2.0\r\nhost: x\r\n\r\n", b"505"),

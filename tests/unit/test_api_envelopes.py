@@ -117,10 +117,14 @@ def test_an_error_in_a_stream_of_anthropics_is_an_event_named_error():
         (1.0, "req_ffff", b"2", b"1250"),
         (1.0, "req_8000", b"2", b"1125"),
         (1.0, "not hexadecimal", b"1", b"1000"),
-        (400.0, "req_0000", b"59", b"400000"),
+        (55.0, "req_8000", b"57", b"57000"),
+        (59.0, "req_0000", b"48", b"47200"),
+        (400.0, "req_0000", b"48", b"47200"),
+        (400.0, "req_8000", b"54", b"53100"),
+        (400.0, "req_ffff", b"59", b"59000"),
     ],
 )
-def test_a_wait_is_told_in_whole_seconds_that_every_sdk_takes_and_in_exact_milliseconds(
+def test_a_wait_is_told_as_every_sdk_takes_it_and_not_the_same_to_all(
     wait_s, request_id, seconds, milliseconds
 ):
     error = errors.OverloadedError("x", retry_after_s=wait_s)

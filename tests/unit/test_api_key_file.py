@@ -126,3 +126,13 @@ def test_an_id_that_no_line_can_hold_is_refused(key_id):
 def test_a_limit_that_no_line_can_hold_is_refused(limits):
     with pytest.raises(UsageError, match="must be one of"):
         key_line("a", Role.USER, "s", limits=limits)
+
+
+def test_a_poll_tells_whether_something_new_was_taken_up_or_refused(path):
+    file = KeyFile(path)
+    told = [file.poll()]
+    for line in (key_line("bob", Role.USER, "s2"), "nonsense"):
+        write(path, line)
+        told += [file.poll(), file.poll()]
+
+    assert [*told, file.poll()] == [None, None, True, None, False, None]

@@ -13,7 +13,7 @@ from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.envelopes import Family
 from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.api.openai.routes import chat_routes
-from wicketgate.api.quotas import Limits, Quotas, estimate_tokens, prefix_of
+from wicketgate.api.quotas import Limits, Quotas, estimate_tokens
 from wicketgate.errors import InvalidRequestError, RateLimitedError
 from wicketgate.inference import ChatPrompt, InferenceRequest, Sampling, TextPrompt, TokenPrompt
 
@@ -100,22 +100,6 @@ def test_tokens_are_refused_as_tokens():
     with pytest.raises(RateLimitedError) as raised:
         grant.charge(1)
     assert raised.value.api_type == "tokens"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "is_same"),
-    [
-        ("10.0.0.1", "10.0.0.2", False),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("::ffff:10.0.0.1", "10.0.0.1", True),
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("not:an:address", "not:an:other", False),
-    ],
-)
-def test_of_ipv6_a_network_of_64_bits_is_one_client(one, other, is_same):
-    assert (prefix_of(one) == prefix_of(other)) is is_same
 
 
 def test_openais_headers_tell_limit_rest_and_how_long_until_all_is_back():
@@ -211,9 +195,9 @@ async def test_every_answer_of_a_limited_client_tells_its_limits():
     assert (second.status, second.headers["x-ratelimit-limit-requests"]) == (429, "1")
     assert second.error["type"] == "requests"
     assert second.error["code"] == "rate_limit_exceeded"
-    # A quarter more at most, so that not all come back at once; the AI SDK takes no minute.
-    assert second.headers["retry-after"] == "59"
-    assert 60_000 <= int(second.headers["retry-after-ms"]) <= 75_000
+    # The SDKs take no more than a minute; spread, so that not all come back at once.
+    assert 48 <= int(second.headers["retry-after"]) <= 59
+    assert 47_200 <= int(second.headers["retry-after-ms"]) <= 59_000
 
 
 @pytest.mark.anyio

@@ -112,3 +112,11 @@ def test_the_connection_outlasts_the_apis_patience_with_a_client_that_does_not_r
     config = RuntimeConfig.model_validate({"server": {"slow_reader_timeout_s": 3}})
 
     assert parameters.api_listener(config).stall_s > parameters.api_settings(config).slow_reader_timeout_s
+
+
+def test_what_strangers_may_hold_is_handed_on() -> None:
+    server = {"max_newcomers": 7, "max_newcomers_per_address": 3, "max_connections_per_address": 0}
+
+    newcomers = parameters.api_listener(RuntimeConfig.model_validate({"server": server})).newcomers
+
+    assert (newcomers.most, newcomers.most_per_address, newcomers.connections_per_address) == (7, 3, 0)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.routing import Router
+from starlette.routing import Route, Router
 
 from wicketgate.api import cancel as cancelling
 from wicketgate.api import embeddings, health, models, score, tokenize
 from wicketgate.api.anthropic import routes as anthropic
 from wicketgate.api.endpoint import Endpoint, not_found
+from wicketgate.api.hosts import HostCheck, misdirected
 from wicketgate.api.openai import routes as openai
 from wicketgate.api.openapi import openapi_route
 from wicketgate.api.responses import routes as responses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
     from wicketgate.api.backend import Backend
+    from wicketgate.api.endpoint import Edge
     from wicketgate.api.health import Health
     from wicketgate.api.responses.store import StoreParams
 
@@ -43,7 +45,8 @@ def create_app(
     *,
     health_facts: Callable[[], Health],
     stored: StoreParams | None = None,
-    more_routes: Sequence[BaseRoute] = (),
+    more_routes: Sequence[Route] = (),
+    hosts: Callable[[], Collection[str]] | None = None,
 ) -> ASGIApp:
     """
     Build the application.
@@ -53,6 +56,7 @@ def create_app(
         health_facts: What probes are answered from.
         stored: How much of /v1/responses is stored for those who ask for it.
         more_routes: Served too, with no key asked for.
+        hosts: Names that requests may ask for while there are no keys; None: any.
     """
     edge = backend.edge
     routes: list[BaseRoute] = [
@@ -67,7 +71,19 @@ def create_app(
         *health.health_routes(edge, health_facts, clock=backend.clock),
         openapi_route(edge, DESCRIBED),
         *more_routes,
+        # Starlette's own answer to another method is plain text.
+        *(Route(each.path, _only(edge, each)) for each in more_routes),
     ]
     # The middlewares of starlette.applications.Starlette would wrap `send` for every chunk of a stream.
     nowhere = Endpoint(edge, not_found, methods=None, family=None)
-    return Router(routes, redirect_slashes=False, default=nowhere)
+    app = Router(routes, redirect_slashes=False, default=nowhere)
+    if hosts is None:
+        return app
+    elsewhere = Endpoint(edge, misdirected, methods=None, is_public=True, is_exempt=True, family=None)
+    return HostCheck(app, misdirected=elsewhere, keys=edge.keys, names=hosts)
+
+
+def _only(edge: Edge, route: Route) -> Endpoint:
+    """Refuse the methods that a route has not."""
+    methods = tuple((route.methods or set()) - {"HEAD"})
+    return Endpoint(edge, not_found, methods=methods, is_public=True, is_exempt=True, family=None)

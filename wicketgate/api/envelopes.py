@@ -42,7 +42,7 @@ _INDEX: Final = re.compile(r"\[(\d+)\]")
 OVERLOADED_STATUS: Final = 529
 """What Anthropic answers when it sheds, or cannot serve for a while; its SDKs try again."""
 MAX_RETRY_AFTER_S: Final = 59
-"""The AI SDK takes no wait of 60 s or more."""
+"""The SDKs take no wait above 60 s, the AI SDK none of 60 s: they wait as long as they please instead."""
 JITTER_RATIO: Final = 0.25
 """Waits are told up to this much longer: SDKs add nothing of their own, and would come back together."""
 
@@ -90,10 +90,8 @@ def error_headers(error: WicketgateError, *, request_id: str = "") -> tuple[tupl
     """
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after_s is not None:
-        wait_s = error.retry_after_s * (1 + JITTER_RATIO * _fraction(request_id))
-        wait_ms = max(round(wait_s * 1000), 1)
-        whole_s = min(math.ceil(wait_ms / 1000), MAX_RETRY_AFTER_S)
-        headers.append((b"retry-after", b"%d" % whole_s))
+        wait_ms = _wait_ms(error.retry_after_s, _fraction(request_id))
+        headers.append((b"retry-after", b"%d" % math.ceil(wait_ms / 1000)))
         headers.append((b"retry-after-ms", b"%d" % wait_ms))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -104,6 +102,13 @@ def error_headers(error: WicketgateError, *, request_id: str = "") -> tuple[tupl
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     return tuple(headers)
+
+
+def _wait_ms(wait_s: float, fraction: float) -> int:
+    """Return what a client is told to wait; more than SDKs take is spread below that."""
+    least_s = wait_s if wait_s < MAX_RETRY_AFTER_S else MAX_RETRY_AFTER_S / (1 + JITTER_RATIO)
+    spread_s = min(JITTER_RATIO * least_s, MAX_RETRY_AFTER_S - least_s)
+    return max(round((least_s + spread_s * fraction) * 1000), 1)
 
 
 def _fraction(request_id: str) -> float:

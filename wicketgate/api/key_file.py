@@ -51,20 +51,26 @@ class KeyFile:
         """Who may ask now."""
         return self._keys
 
-    def poll(self) -> None:
-        """Look whether the file has changed; call it about once a second."""
+    def poll(self) -> bool | None:
+        """
+        Look whether the file has changed; call it about once a second.
+
+        Returns:
+            Whether what was read could be used; None where there was nothing new to read.
+        """
         signature = self._signature()
         is_settled = signature == self._last
         self._last = signature
         if not is_settled or signature == self._read:
-            return
+            return None
         self._read = signature
         try:
             self._keys = Keys.load(self._path)
         except ConfigurationError as error:
             _log.error("api_keys_refused", extra={"reason": error.message})
-        else:
-            _log.info("api_keys_loaded", extra={"count": len(self._keys)})
+            return False
+        _log.info("api_keys_loaded", extra={"count": len(self._keys)})
+        return True
 
     def _signature(self) -> tuple[int, ...] | None:
         """Tell one state of the file from another; None where there is no file."""

@@ -8,12 +8,12 @@ a request counts on both. What decides is transport/rates.py; this gives it name
 from __future__ import annotations
 
 import math
-import socket
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from transport.rates import Accounts, Meter, Quota, Refused
+from transport.sockets import prefix_of
 from wicketgate.api.envelopes import Family
 from wicketgate.api.keys import MAX_KEYS
 from wicketgate.errors import RateLimitedError
@@ -43,8 +43,6 @@ _NAMES: Final = {
     },
 }
 """Of headers."""
-_MAPPED: Final = bytes(10) + b"\xff\xff"
-"""Begins an IPv4 address that a dual-stack socket shows as IPv6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,23 +195,6 @@ class Grant:
             kind=refused.kind,
             retry_after_s=wait_s,
         )
-
-
-def prefix_of(address: str) -> bytes:
-    """
-    Return what stands for a client's address: of IPv6 its network of 64 bits, of which anybody has 2**64.
-
-    An address that is none stands for itself.
-    """
-    if ":" not in address:
-        return address.encode()
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    except OSError:
-        return address.encode()
-    if packed.startswith(_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
-    return packed[:8]
 
 
 def estimate_tokens(requests: Sequence[InferenceRequest]) -> int:
