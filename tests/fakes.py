@@ -194,7 +194,12 @@ class FakeText:
         self.streams: list[FakeTextStream] = []
 
     async def encode_prompt(
-        self, prompt: Prompt, *, inline_chars: int = 2000, most_tokens: int | None = None
+        self,
+        prompt: Prompt,
+        *,
+        inline_chars: int = 2000,
+        most_tokens: int | None = None,
+        field: str | None = None,
     ) -> list[int]:
         await self.gate.wait()
         if self.fault is not None:

@@ -79,9 +79,13 @@ class FakeDesk:
     engine: FakeEngine = field(default_factory=FakeEngine)
     error: Exception | None = None
     requests: list[InferenceRequest] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
 
-    async def job(self, request: InferenceRequest, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def job(
+        self, request: InferenceRequest, work: Callable[[Any], Awaitable[Any]], *, prompt_tokens: int = 0
+    ) -> Any:
         self.requests.append(request)
+        self.prompt_tokens.append(prompt_tokens)
         if self.error is not None:
             raise self.error
         return await work(SimpleNamespace(text=self.text, engine=self.engine))

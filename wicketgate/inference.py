@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +63,14 @@ class Sampling:
     """None lets the answer be any text."""
 
 
+@dataclass(slots=True)
+class KnownTokens:
+    """The tokens of a prompt, once they are known: the choices of one call share the prompt, and so them."""
+
+    ids: list[int] | None = None
+    """Nobody changes them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatPrompt:
     """Messages that the model's chat template turns into text."""
@@ -77,6 +87,7 @@ class ChatPrompt:
     """{type: function, function: {name, description, parameters}}, as templates want them."""
     continues: bool = False
     """The last message is the beginning of the answer; the answer goes on where it ends."""
+    known: KnownTokens = field(default_factory=KnownTokens, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,7 @@ class TextPrompt:
     """Text to continue."""
 
     text: str
+    known: KnownTokens = field(default_factory=KnownTokens, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +103,7 @@ class TokenPrompt:
     """Token ids to continue."""
 
     ids: tuple[int, ...]
+    known: KnownTokens = field(default_factory=KnownTokens, repr=False, compare=False)
 
 
 Prompt = ChatPrompt | TextPrompt | TokenPrompt
@@ -177,8 +190,7 @@ class TokenLogprob:
     """(token id, logprob), best first."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenChunk:
+class TokenChunk(msgspec.Struct, frozen=True):
     """Tokens of one stream that arrived since the last look, oldest first."""
 
     tokens: tuple[int, ...]

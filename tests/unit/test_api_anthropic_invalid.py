@@ -75,6 +75,8 @@ CASES = [
     ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
     ({"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 2000}, "thinking.budget_tokens"),
     ({"thinking": {"type": "often"}}, "thinking.type"),
+    ({"chat_template_kwargs": {"a": "x" * 9000}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {str(n): n for n in range(33)}}, "chat_template_kwargs"),
     ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ({"container": "c"}, "container"),
     ({"temprature": 1}, "temprature"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.api_fakes import Client, make_app
-from tests.job_fakes import VECTOR_SIZE, FakeDesk, vector
+from tests.api_fakes import CARD, Client, make_app
+from tests.job_fakes import VECTOR_SIZE, FakeDesk, FakeEngine, vector
 from tests.text_models import byte_level, write_model
-from wicketgate.api.embeddings import embedding_routes
+from wicketgate.api.embeddings import MAX_TOKENS, embedding_routes
 from wicketgate.errors import InvalidRequestError
 from wicketgate.pipeline.jobs import EMBEDDED_TOGETHER
 from wicketgate.pipeline.text import TextModel
@@ -121,7 +122,38 @@ async def test_many_inputs_go_to_the_engine_in_parts_and_come_back_in_order(desk
 
     assert found == [vector(ids) for ids in inputs]
     assert [len(asked[1]) for asked in desk.engine.asked] == [EMBEDDED_TOGETHER] * 16
-    assert len(desk.requests) == 1
+    assert (len(desk.requests), desk.prompt_tokens) == (1, [2 * 2048])
+
+
+async def test_all_inputs_together_have_a_bound(desk: FakeDesk) -> None:
+    app = make_app(routes=embedding_routes, jobs=desk.jobs(), models=[replace(CARD, context_tokens=1000)])
+    reply = await Client(app).ask(PATH, {"model": "demo", "input": ["a" * 999] * (MAX_TOKENS // 1000 + 1)})
+
+    assert (reply.status, reply.error["param"], reply.error["code"]) == (
+        400,
+        "input",
+        "array_above_max_length",
+    )
+    assert f"{MAX_TOKENS} tokens" in reply.error["message"]
+    assert desk.engine.asked == []
+
+
+async def test_more_numbers_than_are_written_at_once_are_refused_with_the_form_that_works(
+    desk: FakeDesk,
+) -> None:
+    class Wide(FakeEngine):
+        async def embed(self, prompts: Any, request: Any, *, pooling: str) -> list[bytes]:
+            return [bytes(4 * 1024)] * len(prompts)
+
+    desk.engine = Wide()
+    body = {"model": "demo", "input": ["a"] * 1025}
+
+    refused = await client(desk).ask(PATH, body | {"encoding_format": "float"})
+    taken = await client(desk).ask(PATH, body)
+
+    assert (refused.status, refused.error["param"]) == (400, "encoding_format")
+    assert "send base64" in refused.error["message"]
+    assert (taken.status, len(taken.json["data"])) == (200, 1025)
 
 
 async def test_a_model_without_vectors_is_named(desk: FakeDesk) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
+from starlette.routing import Router
 
-from tests.api_fakes import READY, Client, make_app
+from tests.api_fakes import READY, Client, make_app, make_backend
+from transport.asgi_stream import RECEIVED
 from wicketgate.api.health import Health, KvMark, Probe, Reason, health_routes, judge, page
 from wicketgate.api.keys import Key, Keys, Role
 
@@ -212,6 +215,23 @@ async def test_a_probe_is_answered_alike_however_it_comes(method, headers, parts
     assert (reply.status, reply.headers["retry-after"], reply.json["reason"]) == (503, "1", "draining")
     assert reply.headers["content-length"] == str(len(b"".join(reply.parts)))
     assert reply.headers["x-request-id"] == reply.headers["request-id"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("received", "told"), [({RECEIVED: 0.0}, 1), ({}, 0)], ids=["known", "unknown"])
+async def test_how_long_a_probe_took_is_told_where_its_arrival_is_known(received, told):
+    took_s = []
+    edge = replace(make_backend().edge, probed=took_s.append)
+    app = Router(health_routes(edge, lambda: READY))
+
+    async def received_then(scope, receive, send):
+        await app({**scope, **received}, receive, send)
+
+    await get(Client(received_then), "/health/ready")
+    await asyncio.sleep(0)
+
+    assert len(took_s) == told
+    assert all(each > 0 for each in took_s)
 
 
 @pytest.mark.anyio

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import zlib
 
 import pytest
 from starlette.routing import Route
 
-from tests.api_fakes import Client, make_app
+from tests.api_fakes import CARD, Client, make_app, make_backend
 from wicketgate.api.endpoint import ApiSettings, Endpoint
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import INLINE_BYTES, Intake, beside, ignored_headers, read_intake
+from wicketgate.api.requests import Arrival
+from wicketgate.api.value_count import MORE_VALUES
 from wicketgate.errors import InvalidRequestError
 
 pytestmark = pytest.mark.anyio
@@ -22,14 +25,13 @@ JSON = {"content-type": "application/json"}
 def routes(backend):
     async def show(exchange) -> None:
         intake = await read_intake(exchange, backend)
-        about = {"fields": intake.fields, "casual": intake.is_casual, "session": intake.arrival.session}
-        await exchange.answer(about)
+        await exchange.answer({"fields": intake.fields, "session": intake.arrival.session})
 
     return [Route("/show", Endpoint(backend.edge, show, methods=("POST",)))]
 
 
-async def show(body: bytes, **headers: str):
-    settings = ApiSettings(max_body_bytes=100_000)
+async def show(body: bytes, *, max_body_bytes: int = 100_000, **headers: str):
+    settings = ApiSettings(max_body_bytes=max_body_bytes)
     app = make_app(routes=routes, settings=settings)
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     return await Client(app).ask("/show", body, headers=JSON | headers)
@@ -38,7 +40,7 @@ async def show(body: bytes, **headers: str):
 async def test_fields_that_are_null_are_absent() -> None:
     reply = await show(BODY, x_session_id="talk")
 
-    assert reply.json == {"fields": {"a": 1}, "casual": False, "session": "talk"}
+    assert reply.json == {"fields": {"a": 1}, "session": "talk"}
 
 
 PACKED = gzip.compress(BODY, mtime=0)
@@ -86,23 +88,50 @@ async def test_an_unpacked_body_as_long_as_allowed_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "casual"),
+    "headers",
     [
-        ({"content_type": "application/json; charset=utf-8"}, 200, False),
-        ({"content_type": "application/x-www-form-urlencoded"}, 200, True),
-        ({"content_type": ""}, 200, True),
-        ({"content_type": "", "origin": "https://elsewhere.example"}, 400, None),
-        ({"content_type": "text/plain"}, 400, None),
+        {"content_type": "application/json; charset=utf-8"},
+        {"content_type": "application/x-www-form-urlencoded"},
+        {"content_type": ""},
     ],
 )
-async def test_content_types_that_are_read(headers, status, casual) -> None:
+async def test_content_types_that_are_read(headers) -> None:
+    assert (await show(BODY, **headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"content_type": "", "origin": "https://elsewhere.example"}, {"content_type": "text/plain"}],
+)
+async def test_content_types_that_are_not(headers) -> None:
     reply = await show(BODY, **headers)
 
-    assert reply.status == status
-    if casual is None:
-        assert reply.error["code"] == "unsupported_content_type"
-    else:
-        assert reply.json["casual"] is casual
+    assert (reply.status, reply.error["code"]) == (400, "unsupported_content_type")
+
+
+async def test_a_body_of_more_values_than_the_longest_prompt_has_is_refused_before_it_is_parsed() -> None:
+    most = MORE_VALUES + CARD.context_tokens
+    ones = b'{"a":[' + b",".join([b"1"] * (most + 1)) + b"]}"
+
+    taken = await show(ones.replace(b"1,", b"", 1), max_body_bytes=1_000_000)
+    refused = await show(ones, max_body_bytes=1_000_000)
+
+    assert taken.status == 200
+    assert (refused.status, refused.error["code"]) == (400, "array_above_max_length")
+    assert f"at most {most} values" in refused.error["message"]
+
+
+async def test_a_long_body_is_understood_beside_the_event_loop_one_at_a_time() -> None:
+    backend = make_backend()
+    arrival = Arrival(id="req_1", arrived_s=0.0, session=None, client=None, connection=None)
+    short, long = (
+        Intake(fields={}, size_bytes=size, arrival=arrival) for size in (INLINE_BYTES, INLINE_BYTES + 1)
+    )
+
+    assert await beside(backend, short, threading.get_ident) == threading.get_ident()
+    assert await beside(backend, long, threading.get_ident) != threading.get_ident()
+    assert await beside(backend, long, backend.reading.locked)
+    assert not await beside(backend, short, backend.reading.locked)
 
 
 def test_unknown_fields_are_named_in_a_header_or_refused() -> None:

@@ -16,9 +16,12 @@ from tests.api_fakes import CARD, Client, FakeAnswers, make_app
 from tests.invalid_requests import BODIES, LARGE, MISSING, PATHS, ROWS, SMALL, TYPE, UNSUPPORTED, VALUE, says
 from wicketgate.api.endpoint import ApiSettings
 from wicketgate.api.openai.routes import chat_routes
+from wicketgate.api.value_count import MORE_VALUES
 
 pytestmark = pytest.mark.anyio
 CHAT, COMPLETION = BODIES["chat"], BODIES["completions"]
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+MANY_ARGUMENTS = CALL | {"function": {"name": "f", "arguments": f"[{'1,' * (MORE_VALUES + 1)}1]"}}
 TWO_MODELS = [CARD, replace(CARD, id="other")]
 
 
@@ -112,6 +115,14 @@ MORE_CHAT = [
     (
         {"chat_template_kwargs": {str(n): n for n in range(33)}},
         "chat_template_kwargs",
+        "array_above_max_length",
+    ),
+    # Too many are refused before the first is read, wrong ones too.
+    ({"metadata": {str(n): n for n in range(65)}}, "metadata", "array_above_max_length"),
+    ({"logit_bias": {str(n): "a" for n in range(1025)}}, "logit_bias", "array_above_max_length"),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [MANY_ARGUMENTS]}]},
+        "messages[0].tool_calls[0].function.arguments",
         "array_above_max_length",
     ),
     ({"store": True}, "store", UNSUPPORTED),

@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT202012
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
 from wicketgate.api.endpoint import ApiSettings
-from wicketgate.api.openai.routes import chat_routes
+from wicketgate.api.openai.routes import MAX_ECHOED, chat_routes
 from wicketgate.errors import OverloadedError
 from wicketgate.inference import FinishReason, TokenLogprob, TokenPrompt
 from wicketgate.pipeline.pieces import CallArguments, CallOpened, ReasoningChunk, TextChunk
@@ -510,6 +510,20 @@ async def test_a_special_token_that_was_put_in_front_takes_no_room_in_the_text()
     logprobs = reply.json["choices"][0]["logprobs"]
     assert logprobs["tokens"] == ["<special>", "h", "bytes:\\xc3", "bytes:\\xa9", "a"]
     assert logprobs["text_offset"] == [0, 0, 1, 1, 2]
+
+
+async def test_an_echo_of_more_tokens_than_are_written_at_once_is_refused():
+    more = {"jobs": FakeJobs(), "models": [replace(CARD, context_tokens=1000)]}
+    body = COMPLETION | {"echo": True, "logprobs": 0, "max_tokens": 0, "n": 2}
+    most = MAX_ECHOED // 128
+
+    taken = await ask("/v1/completions", body | {"prompt": [[104] * most] * 64}, **more)
+    refused = await ask(
+        "/v1/completions", body | {"prompt": [[104] * most] * 63 + [[104] * (most + 1)]}, **more
+    )
+
+    assert taken.status == 200
+    assert (refused.status, refused.error["code"]) == (400, "array_above_max_length")
 
 
 async def test_a_streamed_echo_has_the_prompt_in_its_first_chunk():

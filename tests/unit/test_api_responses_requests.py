@@ -198,6 +198,15 @@ async def test_the_choice_of_tools_is_echoed_as_it_came():
     assert reply.json["tool_choice"] == choice
 
 
+async def test_of_many_schemas_only_so_many_are_tried_for_strictness():
+    properties = {f"p{n}": {"type": "integer"} for n in range(3000)}
+    large = CLOSED | {"properties": properties, "required": list(properties)}
+
+    reply, _ = await ask(tools=[tool(parameters=large), tool("g", parameters=large)], tool_choice="none")
+
+    assert [each["strict"] for each in reply.json["tools"]] == [True, False]
+
+
 async def test_calls_one_at_a_time():
     request = await asked(tools=[tool()], parallel_tool_calls=False)
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 
 from tests.api_fakes import CARD, Client, FakeAnswers, finished, make_app, text
+from wicketgate.api.endpoint import ApiSettings
 from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.api.responses.routes import response_routes
 from wicketgate.api.responses.store import StoreParams
@@ -36,7 +37,7 @@ CALLS = [
 class Store:
     """One application, asked again and again; the time stands still until it is set."""
 
-    def __init__(self, items=None, *, params=None, keys=None):
+    def __init__(self, items=None, *, params=None, keys=None, **settings):
         self.now_s = 0.0
         self.answers = FakeAnswers() if items is None else FakeAnswers(items)
         self._app = make_app(
@@ -45,6 +46,7 @@ class Store:
             models=[MODEL],
             clock=lambda: self.now_s,
             keys=keys,
+            settings=ApiSettings(**settings),
         )
 
     async def ask(self, path="", body=None, *, method="POST", who=None):
@@ -170,6 +172,32 @@ async def test_a_fault_in_a_later_turn_is_placed_in_its_own_input():
     reply = await store.ask(body=BODY | {"previous_response_id": first, "input": [{"type": "zap"}]})
 
     assert reply.error["param"] == "input[0].type"
+
+
+async def test_a_conversation_has_the_bounds_of_one_input():
+    store = Store()
+    first = await store.put(input=[{"role": "user", "content": "x"}] * 6000)
+
+    reply = await store.ask(
+        body=BODY | {"input": [{"role": "user", "content": "x"}] * 6000, "previous_response_id": first}
+    )
+
+    assert (reply.status, reply.error["param"], reply.error["code"]) == (
+        400,
+        "input",
+        "array_above_max_length",
+    )
+
+
+async def test_what_is_brought_from_stored_answers_has_the_bound_of_a_body():
+    store = Store(max_body_bytes=10_000)
+    first = await store.put(input="x" * 8_000)
+    second = await store.put(input="x" * 8_000, previous_response_id=first)
+
+    reply = await store.ask(body=BODY | {"previous_response_id": second})
+
+    assert (reply.status, reply.error["param"]) == (400, "previous_response_id")
+    assert "10000 bytes (server.max_body_bytes)" in reply.error["message"]
 
 
 async def test_an_item_of_a_stored_response_may_be_named_in_place_of_it():

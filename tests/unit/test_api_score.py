@@ -42,6 +42,7 @@ ROWS: list[tuple[int, dict[str, Any], str, str]] = [
     (0, {"items": [[1]], "query": [-1]}, "query[0]", VALUE),
     (0, {"items": 5}, "items", TYPE),
     (0, {"items": ["a"] * 2049}, "items", "array_above_max_length"),
+    (0, {"items": ["a"] * 2048, "label_token_ids": [5] * 17}, "items", "array_above_max_length"),
     (0, {"label_token_ids": []}, "label_token_ids", "empty_array"),
     (0, {"label_token_ids": [True]}, "label_token_ids[0]", TYPE),
     (0, {"label_token_ids": [1] * 257}, "label_token_ids", "array_above_max_length"),

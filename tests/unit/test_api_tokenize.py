@@ -9,7 +9,7 @@ import pytest
 from tests.api_fakes import Client, make_app
 from tests.job_fakes import FakeDesk
 from tests.text_models import CHATML, byte_level, write_model
-from wicketgate.api.tokenize import tokenize_routes
+from wicketgate.api.tokenize import MAX_CHARS, tokenize_routes
 from wicketgate.pipeline.text import TextModel
 
 if TYPE_CHECKING:
@@ -86,6 +86,14 @@ async def test_tokens_become_text(client: Client, path: str) -> None:
         ("/detokenize", {"tokens": [5, 300]}, "tokens[1]", "invalid_value"),
         ("/detokenize", {}, "tokens", "missing_required_parameter"),
         ("/tokenize", {"prompt": 5}, "prompt", "invalid_type"),
+        ("/tokenize", {"prompt": "a" * (MAX_CHARS + 1)}, "prompt", "string_above_max_length"),
+        ("/tokenize", {"messages": MESSAGES * 10_001}, "messages", "array_above_max_length"),
+        (
+            "/tokenize",
+            {"messages": MESSAGES, "chat_template_kwargs": {"a": "x" * 9000}},
+            "chat_template_kwargs",
+            "string_above_max_length",
+        ),
         ("/tokenize", {"messages": []}, "messages", "empty_array"),
         ("/tokenize", {"prompt": "a", "messages": MESSAGES}, "messages", "invalid_parameter_combination"),
     ],

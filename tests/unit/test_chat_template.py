@@ -11,6 +11,7 @@ from wicketgate.inference import ChatPrompt
 from wicketgate.pipeline import chat_template
 from wicketgate.pipeline.chat_messages import plain_messages, told_messages
 from wicketgate.pipeline.chat_template import ChatTemplate
+from wicketgate.pipeline.text import TextModel
 
 pytestmark = pytest.mark.anyio
 USER = {"role": "user", "content": "hi"}
@@ -188,11 +189,12 @@ def test_tools_are_told_in_the_system_message(system, begins):
 
 
 async def test_a_prompt_of_a_model_that_was_taught_no_tools_is_tokenised_with_them(tmp_path):
-    model = load(write_model(tmp_path, byte_level(), tokenizer_config={"chat_template": CHATML}))
+    model = TextModel.load(write_model(tmp_path, byte_level(), tokenizer_config={"chat_template": CHATML}))
     prompt = ChatPrompt(messages=(USER, CALL, RESULT), template_kwargs={}, tools=(TOOL,))
 
     ids = await model.encode_prompt(prompt, inline_chars=100_000)
 
+    model.close()
     text = model.decode(ids)
     assert text.startswith("<s>system:You can call")
     assert text.endswith("<s>user:<tool_response>\n7\n</tool_response>>")

@@ -11,6 +11,7 @@ from wicketgate.errors import EngineFailedError, InvalidRequestError
 from wicketgate.pipeline.score_plan import (
     MAX_CHARS,
     MAX_TEXTS,
+    MAX_TOKENS,
     Rated,
     ScoreSpec,
     grouped,
@@ -186,6 +187,16 @@ def test_labels_that_cannot_be_have_0_and_not_nan(softmax: bool) -> None:
 def test_what_is_no_number_is_a_failure_of_the_engine() -> None:
     with pytest.raises(EngineFailedError):
         scored(math.nan, -1.0)
+
+
+async def test_more_tokens_than_may_be_rated_at_once_are_refused() -> None:
+    query = tuple(range(MAX_TOKENS // 16))
+    spec = ScoreSpec(query=query, items=((1,),) * 16, label_ids=(5,))
+
+    with pytest.raises(InvalidRequestError, match=f"at most {MAX_TOKENS} tokens") as refusal:
+        await rated_items(spec, encode, context_tokens=MAX_TOKENS)
+
+    assert refusal.value.param == "items"
 
 
 async def test_too_many_texts_are_refused_before_one_is_tokenised() -> None:

@@ -102,9 +102,8 @@ async def test_text_is_tokenised_whole_whatever_the_file_says_about_truncation_a
     assert len(await model.encode("abcd", add_special_tokens=False)) == 4
 
 
-def test_a_special_token_has_a_name_but_adds_nothing_to_the_text(model):
+def test_a_special_token_has_a_name(model):
     assert model.token_bytes(0) == b"</s>"
-    assert model.visible_bytes(0) == b""
 
 
 def test_an_added_token_that_the_byte_alphabet_cannot_write_is_its_own_text(tmp_path):
@@ -112,12 +111,11 @@ def test_an_added_token_that_the_byte_alphabet_cannot_write_is_its_own_text(tmp_
     tokenizer.add_tokens(["é \u2028"])
     model = load(write_model(tmp_path, tokenizer))
 
-    assert model.visible_bytes(tokenizer.token_to_id("é \u2028")).decode() == "é \u2028"
+    assert model.token_bytes(tokenizer.token_to_id("é \u2028")).decode() == "é \u2028"
 
 
 def test_an_unknown_id_has_no_bytes(model):
     assert model.token_bytes(299) == b""
-    assert model.visible_bytes(299) == b""
 
 
 def test_a_model_without_a_template_says_which_route_to_use(tmp_path):
@@ -209,6 +207,20 @@ def test_a_sentencepiece_model_drops_the_space_that_it_put_in_front(tmp_path):
     assert [model.token_bytes(i) for i in (0xE4, 256, 258)] == [b"\xe4", b" ", b" a"]
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        TextPrompt(text="ab"),
+        TokenPrompt(ids=(5, 6)),
+        ChatPrompt(messages=({"role": "user"},), template_kwargs={}),
+    ],
+)
+async def test_a_prompt_is_tokenised_once_for_all_the_choices_that_share_it(tmp_path, prompt):
+    model = load(write_model(tmp_path, byte_level(), tokenizer_config={"chat_template": CHATML}))
+
+    assert await model.encode_prompt(prompt) is await model.encode_prompt(prompt)
+
+
 async def test_a_text_that_must_give_too_many_tokens_is_refused_unread(model):
     longest = max(len(model.token_bytes(token)) for token in range(model.vocabulary_tokens))
 
@@ -218,5 +230,7 @@ async def test_a_text_that_must_give_too_many_tokens_is_refused_unread(model):
     assert (refusal.value.param, refusal.value.code) == ("prompt", "context_length_exceeded")
 
 
-async def test_a_text_that_may_fit_is_tokenised(model):
-    assert await model.encode_prompt(TextPrompt(text="a" * 11), most_tokens=10)
+async def test_a_text_that_may_fit_is_tokenised_and_refused_with_its_tokens_where_it_does_not(model):
+    assert len(await model.encode_prompt(TextPrompt(text="a" * 9), most_tokens=10)) == 10
+    with pytest.raises(InvalidRequestError, match="prompt has 12 tokens"):
+        await model.encode_prompt(TextPrompt(text="a" * 11), most_tokens=10)

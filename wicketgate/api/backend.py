@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,3 +30,5 @@ class Backend:
     """Monotonic seconds."""
     unix_clock: Callable[[], float]
     """Wall time, for `created`."""
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a long body is read beside the event loop."""

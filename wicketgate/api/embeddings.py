@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -12,24 +13,28 @@ from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.fields import WireModel, validate
 from wicketgate.api.inputs import read_inputs
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import beside, ignored_headers, read_intake
 from wicketgate.api.job_call import JobCall
 from wicketgate.api.requests import KEY_FIELDS, build_request, find_model
 from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import Sampling, TokenPrompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from starlette.routing import BaseRoute
 
     from wicketgate.api.backend import Backend
-    from wicketgate.api.exchange import Exchange
+    from wicketgate.api.exchange import Exchange, Headers
     from wicketgate.api.inputs import Input
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.inference import InferenceRequest
 
 MAX_INPUTS: Final = 2048
+MAX_TOKENS: Final = 300_000
+"""Of all inputs together, as OpenAI has it; one of them may fill the model's context all the same."""
+MAX_NUMBERS: Final = 1 << 20
+"""Of all vectors together, where they are written as numbers."""
 PRIORITY: Final = 2
 """Nobody watches vectors come."""
 
@@ -70,18 +75,14 @@ class _Embeddings:
         backend = self._backend
         intake = await read_intake(exchange, backend)
         refuses = backend.edge.settings().refuses_unknown_fields
-        headers = ignored_headers(intake.fields, EmbeddingsBody.model_fields, refuses=refuses)
-        body = validate(EmbeddingsBody, intake.fields)
-        inputs = read_inputs(body.input, param="input", most=MAX_INPUTS)
-        if body.dimensions is not None:
-            raise InvalidRequestError(
-                "dimensions cannot be chosen: the vectors of a model have one size; leave it out",
-                param="dimensions",
-                code="unsupported_parameter",
-            )
-        card = find_model(backend.models(), body.model)
-        for each in inputs:
-            each.check(card)
+        cards = backend.models()
+
+        def read() -> tuple[EmbeddingsBody, list[Input], ModelCard, Headers]:
+            headers = ignored_headers(intake.fields, EmbeddingsBody.model_fields, refuses=refuses)
+            body = validate(EmbeddingsBody, intake.fields)
+            return body, *_inputs(body, cards), headers
+
+        body, inputs, card, headers = await beside(backend, intake, read)
 
         async def work() -> dict[str, object]:
             prompts = await self._tokens(inputs, card)
@@ -92,33 +93,61 @@ class _Embeddings:
             vectors = await backend.jobs.embed(request, prompts, pooling=body.pooling)
             if exchange.grant is not None:
                 exchange.grant.spend(tokens)
-            return _answer(body, vectors, model=card.id, tokens=tokens)
+            return await _answer(body, vectors, model=card.id, tokens=tokens)
 
         await JobCall(exchange, backend).run(work, headers=headers)
 
-    async def _tokens(self, inputs: Sequence[Input], card: ModelCard) -> Sequence[Sequence[int]]:
+    async def _tokens(self, inputs: Sequence[Input], card: ModelCard) -> list[Sequence[int]]:
         """
         Return the tokens of each input.
 
         Raises:
-            InvalidRequestError: one gives none, or more than the model takes.
+            InvalidRequestError: one gives none, or more than the model takes, or all together are too many.
         """
-        texts = [each.content for each in inputs if isinstance(each.content, str)]
-        encoded = iter(await self._backend.jobs.tokens_of(card.id, texts))
-        prompts = [next(encoded) if isinstance(each.content, str) else each.content for each in inputs]
-        for each, prompt in zip(inputs, prompts, strict=True):
-            if not prompt:
+        prompts: list[Sequence[int]] = []
+        tokens, most = 0, max(MAX_TOKENS, card.context_tokens)
+        for each in inputs:
+            prompt: Sequence[int]
+            if isinstance(each.content, str):
+                prompt = await self._backend.jobs.encode(card.id, each.content)
+            else:
+                prompt = each.content
+            _check_length(each.param, len(prompt), card)
+            tokens += len(prompt)
+            if tokens > most:
                 raise InvalidRequestError(
-                    f"{each.param} must give at least one token", param=each.param, code="empty_string"
+                    f"input may have {most} tokens, all of its entries together, got {tokens} or more; send"
+                    " fewer at a time",
+                    param="input",
+                    code="array_above_max_length",
                 )
-            if len(prompt) > card.context_tokens:
-                raise InvalidRequestError(
-                    f"{each.param} has {len(prompt)} tokens; the model's context is {card.context_tokens}."
-                    " Shorten it.",
-                    param=each.param,
-                    code="context_length_exceeded",
-                )
+            prompts.append(prompt)
         return prompts
+
+
+def _inputs(body: EmbeddingsBody, cards: Sequence[ModelCard]) -> tuple[list[Input], ModelCard]:
+    inputs = read_inputs(body.input, param="input", most=MAX_INPUTS)
+    if body.dimensions is not None:
+        raise InvalidRequestError(
+            "dimensions cannot be chosen: the vectors of a model have one size; leave it out",
+            param="dimensions",
+            code="unsupported_parameter",
+        )
+    card = find_model(cards, body.model)
+    for each in inputs:
+        each.check(card)
+    return inputs, card
+
+
+def _check_length(param: str, tokens: int, card: ModelCard) -> None:
+    if not tokens:
+        raise InvalidRequestError(f"{param} must give at least one token", param=param, code="empty_string")
+    if tokens > card.context_tokens:
+        raise InvalidRequestError(
+            f"{param} has {tokens} tokens; the model's context is {card.context_tokens}. Shorten it.",
+            param=param,
+            code="context_length_exceeded",
+        )
 
 
 def _request(
@@ -135,12 +164,29 @@ def _request(
     )
 
 
-def _answer(body: EmbeddingsBody, vectors: Sequence[bytes], *, model: str, tokens: int) -> dict[str, object]:
-    write = _as_base64 if body.encoding_format == "base64" else _as_numbers
-    data = [
-        {"object": "embedding", "index": index, "embedding": write(vector)}
-        for index, vector in enumerate(vectors)
-    ]
+async def _answer(
+    body: EmbeddingsBody, vectors: Sequence[bytes], *, model: str, tokens: int
+) -> dict[str, object]:
+    """
+    Return the answer; between two vectors others have a turn.
+
+    Raises:
+        InvalidRequestError: it would have too many numbers.
+    """
+    write: Callable[[bytes], str | list[float]] = _as_base64
+    if body.encoding_format == "float":
+        write = _as_numbers
+        numbers = sum(map(len, vectors)) // 4
+        if numbers > MAX_NUMBERS:
+            raise InvalidRequestError(
+                f"encoding_format float may give {MAX_NUMBERS} numbers, all vectors together, got {numbers};"
+                " send base64, or fewer inputs",
+                param="encoding_format",
+            )
+    data: list[dict[str, object]] = []
+    for index, vector in enumerate(vectors):
+        data.append({"object": "embedding", "index": index, "embedding": write(vector)})
+        await asyncio.sleep(0)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
 

@@ -54,6 +54,10 @@ def _nothing() -> None:
     """Stand for what is not configured."""
 
 
+def _unnoticed(took_s: float) -> None:
+    """Stand for nobody who wants to hear it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
     """What endpoints are made with."""
@@ -67,6 +71,8 @@ class Edge:
     """How much clients may ask; None asks nobody."""
     cors: Callable[[], Cors | None] = _nothing
     """Which pages may ask; while it gives None, those of no other origin."""
+    probed: Callable[[float], None] = _unnoticed
+    """Hears how long each plain probe of /health took."""
 
 
 class Endpoint:

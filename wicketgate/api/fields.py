@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticKnownError, from_json
 
+from wicketgate.api.value_count import MAX_NAMES, ValueCount, parts_of
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ MISSPELT_LETTERS: Final = 2
 MIN_MISSPELT_LENGTH: Final = 6
 MAX_UNKNOWN: Final = 32
 """So many unknown names are looked at and reported; more are ignored in silence."""
+MAX_TEMPLATE_KWARGS: Final = 32
+MAX_TEMPLATE_KWARGS_CHARS: Final = 8 * 1024
+"""Of chat_template_kwargs as JSON."""
+OWN_TEMPLATE_VARIABLES: Final = ("messages", "tools")
+"""Variables of a chat template that fields of their own set."""
 MAX_ECHOED: Final = 40
 """Longest value that an error repeats."""
 
@@ -51,6 +58,18 @@ _FAULTS: Final = {
 """What pydantic calls a fault: our words and OpenAI's code."""
 
 
+def sized(most: int) -> BeforeValidator:
+    """Refuse an object of more than `most` entries before they are read, where max_length reads them all."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > most:
+            bound = {"field_type": "Dictionary", "max_length": most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", bound)
+        return value
+
+    return BeforeValidator(check)
+
+
 class WireModel(BaseModel):
     """A JSON object that a client sends: nothing is converted or infinite; what is null counts as absent."""
 
@@ -76,7 +95,8 @@ def read_object(data: bytes) -> dict[str, Any]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        value = from_json(data, allow_inf_nan=False)
+        # To look up texts among those before them takes longer than to make them.
+        value = from_json(data, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise InvalidRequestError(f"the body must be JSON: {error}", code="invalid_json") from None
     finally:
@@ -85,6 +105,29 @@ def read_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object", code="invalid_type")
     return {name: field for name, field in value.items() if field is not None}
+
+
+def read_arguments(text: str, *, param: str) -> dict[str, Any]:
+    """
+    Read what a call was given, a JSON object as text; no text is none.
+
+    Raises:
+        InvalidRequestError: it is something else, or has too many values.
+    """
+    data = text.encode()
+    if len(data) > MAX_NAMES:
+        count = ValueCount(param=param)
+        for part in parts_of(data):
+            count.add(part)
+    value: object = {}
+    if text.strip():
+        try:
+            value = from_json(data, allow_inf_nan=False)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{param} must be a JSON object as text", param=param)
+    return value
 
 
 def validate(model: type[Body], fields: Mapping[str, Any]) -> Body:
@@ -98,6 +141,27 @@ def validate(model: type[Body], fields: Mapping[str, Any]) -> Body:
         return model.model_validate(fields)
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False)[0]) from None
+
+
+def check_template_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """
+    Bound what a chat template gets besides messages and tools: it may look at it for each of them.
+
+    Raises:
+        InvalidRequestError: they are too long, or stand for what fields of their own set.
+    """
+    for name in OWN_TEMPLATE_VARIABLES:
+        if name in kwargs:
+            raise InvalidRequestError(
+                f"chat_template_kwargs must not hold {name}; send the field {name}",
+                param=f"chat_template_kwargs.{name}",
+            )
+    if len(json.dumps(kwargs)) > MAX_TEMPLATE_KWARGS_CHARS:
+        raise InvalidRequestError(
+            f"chat_template_kwargs must have at most {MAX_TEMPLATE_KWARGS_CHARS} characters as JSON",
+            param="chat_template_kwargs",
+            code="string_above_max_length",
+        )
 
 
 def path_of(place: Iterable[str | int]) -> str:

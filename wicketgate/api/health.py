@@ -22,6 +22,7 @@ its load would fall upon the next. /health/live answers 200 while the event loop
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from transport.asgi_stream import RECEIVED
 from transport.sse import json_bytes
 from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
@@ -290,6 +292,7 @@ class _Route:
 
     def __init__(self, edge: Edge, probe: Probe, pages: _Pages) -> None:
         self._new_id = edge.new_id
+        self._probed = edge.probed
         self._probe = probe
         self._pages = pages
         self._endpoint = Endpoint(edge, self._handle, methods=("GET",), is_public=True, is_exempt=True)
@@ -314,6 +317,14 @@ class _Route:
         ]
         await send({"type": "http.response.start", "status": made.status, "headers": headers})
         await send({"type": "http.response.body", "body": made.body, "more_body": False})
+        received_s = scope.get(RECEIVED)
+        if received_s is not None:
+            # What was sent is written at the end of this turn of the loop, by a call made before this one.
+            asyncio.get_running_loop().call_soon(self._written, received_s)
+
+    def _written(self, received_s: float) -> None:
+        # Not by the loop's time: uvloop's stands still within a turn.
+        self._probed(time.monotonic() - received_s)
 
 
 def health_routes(

@@ -27,7 +27,9 @@ class Input:
         Raises:
             InvalidRequestError: names the first that it does not.
         """
-        if isinstance(self.content, str):
+        if isinstance(self.content, str) or not self.content:
+            return
+        if min(self.content) >= 0 and max(self.content) < card.vocabulary_tokens:
             return
         for place, token in enumerate(self.content):
             if not 0 <= token < card.vocabulary_tokens:
@@ -52,9 +54,9 @@ def read_input(value: object, *, param: str, may_be_empty: bool = False) -> Inpu
         raise InvalidRequestError(f"{param} must not be empty", param=param, code=code)
     if isinstance(value, str):
         return Input(param=param, content=value)
-    for place, token in enumerate(value):
-        if type(token) is not int:  # true is none
-            raise _wrong_type(f"{param}[{place}]", "a token id")
+    if set(map(type, value)) - {int}:  # true is none
+        place = next(place for place, token in enumerate(value) if type(token) is not int)
+        raise _wrong_type(f"{param}[{place}]", "a token id")
     return Input(param=param, content=tuple(value))
 
 

@@ -45,6 +45,8 @@ class Due(StrEnum):
 class Patience:
     """Watches one answer from the moment in which its requests run."""
 
+    __slots__ = ("_params", "_unread_since_s", "_unsent_bytes", "progress_s", "written_s")
+
     def __init__(self, params: PatienceParams, *, now_s: float) -> None:
         self._params = params
         self.progress_s = now_s

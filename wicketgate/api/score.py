@@ -16,7 +16,7 @@ from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.fields import WireModel, validate
 from wicketgate.api.inputs import Input, read_input, read_inputs
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import beside, ignored_headers, read_intake
 from wicketgate.api.job_call import JobCall
 from wicketgate.api.requests import KEY_FIELDS, build_request, find_model
 from wicketgate.errors import InvalidRequestError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from wicketgate.api.backend import Backend
-    from wicketgate.api.exchange import Exchange
+    from wicketgate.api.exchange import Exchange, Headers
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.inference import InferenceRequest
     from wicketgate.pipeline.score_plan import Rated
@@ -125,24 +125,17 @@ class _Score:
         """Answer one call."""
         backend = self._backend
         intake = await read_intake(exchange, backend)
-        _refuse_pairs(intake.fields)
         refuses = backend.edge.settings().refuses_unknown_fields
-        headers = ignored_headers(intake.fields, _KNOWN, refuses=refuses)
-        body = validate(ScoreBody, intake.fields)
-        _check_labels(body)
-        query, items = _read(body)
-        card = find_model(backend.models(), body.model)
-        for each in (query, *items):
-            each.check(card)
-        Input(param="label_token_ids", content=tuple(body.label_token_ids or ())).check(card)
-        spec = ScoreSpec(
-            query=query.content,
-            items=tuple(each.content for each in items),
-            labels=tuple(body.labels or ()),
-            label_ids=tuple(body.label_token_ids or ()),
-            join=body.join,
-            item_first=body.item_first,
-        )
+        cards = backend.models()
+
+        def read() -> tuple[ScoreBody, ScoreSpec, ModelCard, Headers]:
+            _refuse_pairs(intake.fields)
+            headers = ignored_headers(intake.fields, _KNOWN, refuses=refuses)
+            body = validate(ScoreBody, intake.fields)
+            card = find_model(cards, body.model)
+            return body, _spec(body, card), card, headers
+
+        body, spec, card, headers = await beside(backend, intake, read)
 
         async def work() -> dict[str, object]:
             rated = await backend.jobs.rated(card.id, spec, context_tokens=card.context_tokens)
@@ -228,6 +221,23 @@ def _read(body: ScoreBody) -> tuple[Input, list[Input]]:
             code="invalid_type",
         )
     return query, items
+
+
+def _spec(body: ScoreBody, card: ModelCard) -> ScoreSpec:
+    """Return what is to be rated."""
+    _check_labels(body)
+    query, items = _read(body)
+    for each in (query, *items):
+        each.check(card)
+    Input(param="label_token_ids", content=tuple(body.label_token_ids or ())).check(card)
+    return ScoreSpec(
+        query=query.content,
+        items=tuple(each.content for each in items),
+        labels=tuple(body.labels or ()),
+        label_ids=tuple(body.label_token_ids or ()),
+        join=body.join,
+        item_first=body.item_first,
+    )
 
 
 def _request(

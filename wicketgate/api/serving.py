@@ -65,6 +65,27 @@ class Serving:
         settings: What runtime.yaml says now.
     """
 
+    __slots__ = (
+        "_answers",
+        "_ends",
+        "_exchange",
+        "_form",
+        "_handle",
+        "_is_over",
+        "_loop",
+        "_news",
+        "_order",
+        "_over",
+        "_patience",
+        "_pieces",
+        "_pipeline",
+        "_running",
+        "_settings",
+        "_stopped_by",
+        "_task",
+        "_timer",
+    )
+
     def __init__(self, exchange: Exchange, order: Order, *, answers: Answers, settings: ApiSettings) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -119,6 +140,8 @@ class Serving:
         if self._exchange.grant is not None:
             self._exchange.grant.charge(estimate_tokens(self._order.requests))
         for choice, request in enumerate(self._order.requests):
+            if choice:
+                await asyncio.sleep(0)  # nothing need wait in the opening of one, and others have a turn
             answer = await self._pipeline.open(request, client_request_id=self._exchange.client_request_id)
             self._answers.append(answer)
             answer.on_news = functools.partial(self._arrived, choice)

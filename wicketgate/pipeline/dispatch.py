@@ -116,9 +116,16 @@ class Dispatcher:
         )
         return Answer(self, run)
 
-    async def job(self, request: InferenceRequest, work: Callable[[Lane], Awaitable[T]]) -> T:
+    async def job(
+        self, request: InferenceRequest, work: Callable[[Lane], Awaitable[T]], *, prompt_tokens: int = 0
+    ) -> T:
         """
         Get a request its ticket, do its work on its model's lane, and give the ticket back.
+
+        Args:
+            request: What is recorded of it.
+            work: What is done.
+            prompt_tokens: Of all its prompts, for the record.
 
         Raises:
             WicketgateError: it is refused, or the work failed.
@@ -126,6 +133,7 @@ class Dispatcher:
         parts = self._parts
         record = parts.recorder.arrived(request, parts.assign(request), has_tokens=False)
         lane, ticket = await self._enter(request, record)
+        parts.recorder.started(record, prompt_tokens=prompt_tokens)
         reason = FinishReason.CANCELLED
         error: WicketgateError | None = None
         try:
@@ -145,9 +153,8 @@ class Dispatcher:
             raise
         finally:
             parts.lanes.leave(lane)
-            parts.recorder.finished(
-                record, Finished(reason=reason, prompt_tokens=0, completion_tokens=0, error=error)
-            )
+            ended = Finished(reason=reason, prompt_tokens=prompt_tokens, completion_tokens=0, error=error)
+            parts.recorder.finished(record, ended)
             self.release(ticket, OUTCOMES.get(reason, Outcome.FINISHED))
 
     async def _enter(self, request: InferenceRequest, record: Record) -> tuple[Lane, Ticket]:
@@ -288,6 +295,7 @@ class Dispatcher:
             request.prompt,
             inline_chars=self._parts.inline_chars(),
             most_tokens=lane.engine.context_tokens,
+            field=_PROMPT_FIELDS.get(request.api, "prompt"),
         )
 
     def _give_up(

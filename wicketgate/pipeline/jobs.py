@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 
 from wicketgate.errors import InvalidRequestError
-from wicketgate.inference import TextPrompt
+from wicketgate.inference import TextPrompt, TokenPrompt
 from wicketgate.pipeline.score_plan import grouped, rated_items
 
 if TYPE_CHECKING:
@@ -30,9 +30,16 @@ T = TypeVar("T")
 class Desk(Protocol):
     """The dispatcher, as jobs see it."""
 
-    async def job(self, request: InferenceRequest, work: Callable[[Lane], Awaitable[T]]) -> T:
+    async def job(
+        self, request: InferenceRequest, work: Callable[[Lane], Awaitable[T]], *, prompt_tokens: int = 0
+    ) -> T:
         """
         Get a request its ticket, do its work on its model's lane, and give the ticket back.
+
+        Args:
+            request: What is recorded of it.
+            work: What is done.
+            prompt_tokens: Of all its prompts, for the record.
 
         Raises:
             WicketgateError: it is refused, or the work failed.
@@ -79,12 +86,11 @@ class Jobs:
             return await text.encode(prompt.text, add_special_tokens=False)
         return await text.encode_prompt(prompt)
 
-    async def tokens_of(self, model: str, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each of several texts, special ones in front, off the event loop."""
-        text = self._text_of(model)
-        return [await text.encode(each, add_special_tokens=True, inline_chars=0) for each in texts]
+    async def encode(self, model: str, text: str) -> list[int]:
+        """Return the tokens of a text, special ones in front, off the event loop."""
+        return await self._text_of(model).encode(text, add_special_tokens=True, inline_chars=0)
 
-    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+    def detokenize(self, model: str, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
         return self._text_of(model).decode(ids)
 
@@ -104,7 +110,8 @@ class Jobs:
             ids = await lane.text.encode_prompt(request.prompt, most_tokens=lane.engine.context_tokens)
             return [None, *await lane.engine.assess(ids, request, top=top)]
 
-        return await self._desk.job(request, work)
+        tokens = len(request.prompt.ids) if isinstance(request.prompt, TokenPrompt) else 0
+        return await self._desk.job(request, work, prompt_tokens=tokens)
 
     async def rated(self, model: str, spec: ScoreSpec, *, context_tokens: int) -> list[Rated]:
         """
@@ -138,7 +145,8 @@ class Jobs:
                     logprobs[place] = found
             return ScoreResult(logprobs=logprobs, cached_tokens=cached_tokens)
 
-        return await self._desk.job(request, work)
+        tokens = sum(len(each.prompt) for each in rated)
+        return await self._desk.job(request, work, prompt_tokens=tokens)
 
     async def embed(
         self,
@@ -163,7 +171,7 @@ class Jobs:
             return vectors
 
         try:
-            return await self._desk.job(request, work)
+            return await self._desk.job(request, work, prompt_tokens=sum(map(len, prompts)))
         except InvalidRequestError as error:
             if error.message.startswith("embeddings: "):
                 raise InvalidRequestError(

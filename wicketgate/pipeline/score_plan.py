@@ -26,6 +26,12 @@ MAX_CHARS: Final = 1 << 26
 MAX_TEXTS: Final = 1 << 15
 """Texts that one request has tokenised: each takes about 0.1 ms, whatever its length (Linux CPU)."""
 
+MAX_SCORES: Final = 1 << 15
+"""Items times labels: an answer of so many numbers is written in 40 ms (Linux CPU)."""
+
+MAX_TOKENS: Final = 1 << 22
+"""Of all prompts together, what they share counted each time."""
+
 Text = str | tuple[int, ...]
 """A text, or the ids of one."""
 
@@ -85,19 +91,21 @@ async def rated_items(spec: ScoreSpec, encode: Encode, *, context_tokens: int) -
 
     Raises:
         InvalidRequestError: an item gives no tokens or too many, a label has no tokens of its own behind
-            one, or all together are too long to be tokenised.
+            one, or all together are too many or too long.
     """
     _check_chars(spec)
     loose = [tuple(await encode(label, has_special_tokens=False)) for label in spec.labels if _is_loose(spec)]
+    shared = tuple([(token,) for token in spec.label_ids] or loose)
     query_parts = await _query_parts(spec, encode)
-    rated = []
+    rated: list[Rated] = []
+    all_tokens = 0
     for place, item in enumerate(spec.items):
         prompt = await _prompt(spec, item, query_parts, encode)
         if not prompt:
             raise InvalidRequestError(
                 f"query and items[{place}] must give at least one token", param="query", code="empty_string"
             )
-        labels = [(token,) for token in spec.label_ids] or loose or await _labels(spec, place, prompt, encode)
+        labels = shared or await _labels(spec, place, prompt, encode)
         tokens = len(prompt) + max(len(label) for label in labels)
         if tokens > context_tokens:
             raise InvalidRequestError(
@@ -106,11 +114,25 @@ async def rated_items(spec: ScoreSpec, encode: Encode, *, context_tokens: int) -
                 param=f"items[{place}]",
                 code="context_length_exceeded",
             )
-        rated.append(Rated(prompt=prompt, labels=tuple(labels)))
+        all_tokens += len(prompt)
+        if all_tokens > MAX_TOKENS:
+            raise InvalidRequestError(
+                f"items, each with the query, must give at most {MAX_TOKENS} tokens, got {all_tokens} or more"
+                ": send fewer items at a time",
+                param="items",
+            )
+        rated.append(Rated(prompt=prompt, labels=labels))
     return rated
 
 
 def _check_chars(spec: ScoreSpec) -> None:
+    count = len(spec.items) * (len(spec.labels) or len(spec.label_ids))
+    if count > MAX_SCORES:
+        raise InvalidRequestError(
+            f"items times labels must be at most {MAX_SCORES}, got {count}: send fewer items at a time",
+            param="items",
+            code="array_above_max_length",
+        )
     texts = [item for item in spec.items if isinstance(item, str)]
     query_chars = len(spec.query) if isinstance(spec.query, str) else 0
     times = 1 if _is_loose(spec) else 1 + len(spec.labels)
@@ -165,7 +187,7 @@ async def _labels(
     place: int,
     prompt: tuple[int, ...],
     encode: Encode,
-) -> list[tuple[int, ...]]:
+) -> tuple[tuple[int, ...], ...]:
     found = []
     for index, label in enumerate(spec.labels):
         ids = tuple(await encode(_joined(spec, spec.items[place]) + label, has_special_tokens=True))
@@ -176,7 +198,7 @@ async def _labels(
                 param=f"labels[{index}]",
             )
         found.append(ids[len(prompt) :])
-    return found
+    return tuple(found)
 
 
 def grouped(rated: Sequence[Rated]) -> list[ScoreGroup]:

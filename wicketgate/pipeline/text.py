@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tokenizers import Encoding
+
     from wicketgate.inference import InferenceRequest, Prompt
     from wicketgate.pipeline.tools.body import ToolFormat, Tools
 
@@ -35,6 +37,8 @@ __all__ = ["Detokenizer", "TextModel", "TextStream"]
 
 LONG_CHARS: Final = 1 << 18
 """Longer text takes seconds: on a thread of its own, so that no other prompt waits for it."""
+INLINE_MESSAGES: Final = 32
+"""More of them, and tools, are templated off the event loop: a template takes about 10 us for each."""
 INLINE_CHARS: Final = 2000
 """Longer text is tokenised off the event loop: below this it takes less than 1 ms (Linux CPU)."""
 
@@ -225,17 +229,38 @@ class TextModel:
         32 k tokens, Linux CPU).
         """
 
-        def ids() -> list[int]:
-            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-            return list(encoding.ids)
+        return (await self._encoding(text, has_special=add_special_tokens, inline_chars=inline_chars)).ids
+
+    async def _encoding(self, text: str, *, has_special: bool, inline_chars: int) -> Encoding:
+        def encoding() -> Encoding:
+            return self._tokenizer.encode_batch_fast([text], add_special_tokens=has_special)[0]
 
         if len(text) <= inline_chars:
-            return ids()
-        thread = self._thread if len(text) <= LONG_CHARS else self._long_thread
-        return await asyncio.get_running_loop().run_in_executor(thread, ids)
+            return encoding()
+        return await asyncio.get_running_loop().run_in_executor(self._thread_for(len(text)), encoding)
+
+    def _thread_for(self, chars: int) -> ThreadPoolExecutor:
+        return self._thread if chars <= LONG_CHARS else self._long_thread
+
+    async def _rendered(self, prompt: ChatPrompt, *, inline_chars: int) -> str:
+        """Render a chat, on the worker thread unless it is short."""
+
+        def render() -> str:
+            return self.render(
+                prompt.messages, prompt.template_kwargs, tools=prompt.tools, continues=prompt.continues
+            )
+
+        if _is_short(prompt, inline_chars):
+            return render()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, render)
 
     async def encode_prompt(
-        self, prompt: Prompt, *, inline_chars: int = INLINE_CHARS, most_tokens: int | None = None
+        self,
+        prompt: Prompt,
+        *,
+        inline_chars: int = INLINE_CHARS,
+        most_tokens: int | None = None,
+        field: str | None = None,
     ) -> list[int]:
         """
         Turn a prompt into tokens.
@@ -243,48 +268,57 @@ class TextModel:
         A template writes its own special tokens, plain text gets the tokenizer's, ids stay as they are.
 
         Args:
-            prompt: What is to be tokenised.
+            prompt: What is to be tokenised, once: from then on it knows its tokens, which stay as they are.
             inline_chars: Longer text is tokenised off the event loop.
-            most_tokens: Text that must give more is refused as soon as its length tells.
+            most_tokens: Text that gives more is refused, as soon as its length tells.
+            field: What the API calls the prompt, for errors; None takes the prompt's own kind.
 
         Raises:
             InvalidRequestError: no tokens came out, or too many must, an id is unknown, or the template
                 refuses.
         """
+        if prompt.known.ids is not None:
+            return prompt.known.ids
         match prompt:
             case ChatPrompt():
-                param = "messages"
-                text = self.render(
-                    prompt.messages, prompt.template_kwargs, tools=prompt.tools, continues=prompt.continues
+                param = field or "messages"
+                text = await self._rendered(prompt, inline_chars=inline_chars)
+                ids = await self._within(
+                    text, param, most_tokens, has_special=False, inline_chars=inline_chars
                 )
-                self._check_length(text, param, most_tokens)
-                ids = await self.encode(text, add_special_tokens=False, inline_chars=inline_chars)
             case TextPrompt():
-                param = "prompt"
-                self._check_length(prompt.text, param, most_tokens)
-                ids = await self.encode(prompt.text, add_special_tokens=True, inline_chars=inline_chars)
+                param = field or "prompt"
+                text = prompt.text
+                ids = await self._within(
+                    text, param, most_tokens, has_special=True, inline_chars=inline_chars
+                )
             case TokenPrompt():
-                param = "prompt"
+                param = field or "prompt"
                 ids = list(prompt.ids)
                 self._check_ids(ids)
         if not ids:
             raise InvalidRequestError(
                 f"{param} must give at least one token", param=param, code="empty_string"
             )
+        prompt.known.ids = ids
         return ids
 
-    def _check_length(self, text: str, param: str, most_tokens: int | None) -> None:
-        if most_tokens is None or self._token_chars is None:
-            return
-        if len(text) > most_tokens * self._token_chars:
-            raise InvalidRequestError(
-                f"{param} has more than {len(text) // self._token_chars} tokens; the model's context is"
-                f" {most_tokens}. Shorten it.",
-                param=param,
-                code="context_length_exceeded",
-            )
+    async def _within(
+        self, text: str, param: str, most_tokens: int | None, *, has_special: bool, inline_chars: int
+    ) -> list[int]:
+        """Tokenise text that may give so many tokens; of more no list is made."""
+        if most_tokens is not None and self._token_chars is not None:
+            least = len(text) // self._token_chars
+            if len(text) > most_tokens * self._token_chars:
+                raise _too_long(param, f"more than {least}", most_tokens)
+        encoding = await self._encoding(text, has_special=has_special, inline_chars=inline_chars)
+        if most_tokens is not None and len(encoding) > most_tokens:
+            raise _too_long(param, str(len(encoding)), most_tokens)
+        return encoding.ids
 
     def _check_ids(self, ids: list[int]) -> None:
+        if not ids or (min(ids) >= 0 and max(ids) < self.vocabulary_tokens):
+            return
         for index, token in enumerate(ids):
             if not 0 <= token < self.vocabulary_tokens:
                 bound = self.vocabulary_tokens - 1
@@ -322,10 +356,6 @@ class TextModel:
         )
         return TextStream(vocabulary, request, reader)
 
-    def visible_bytes(self, token: int) -> bytes:
-        """Bytes that a token adds to the text; special and unknown ones add none."""
-        return self._visible[token] if 0 <= token < len(self._visible) else b""
-
     def token_bytes(self, token: int) -> bytes:
         """
         Bytes of one token by itself, part of a character perhaps.
@@ -333,6 +363,22 @@ class TextModel:
         A special token gives its name, an unknown id nothing.
         """
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
+
+
+def _is_short(prompt: ChatPrompt, chars: int) -> bool:
+    """Tell whether a chat is a few texts; how long tools and calls are written, nobody knows yet."""
+    messages = prompt.messages
+    if prompt.tools or len(messages) > INLINE_MESSAGES or any("tool_calls" in each for each in messages):
+        return False
+    return sum(len(str(each.get("content"))) for each in messages) <= chars
+
+
+def _too_long(param: str, tokens: str, most_tokens: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{param} has {tokens} tokens; the model's context is {most_tokens}. Shorten it.",
+        param=param,
+        code="context_length_exceeded",
+    )
 
 
 def _declared(prompt: ChatPrompt, names: Sequence[str]) -> Tools:

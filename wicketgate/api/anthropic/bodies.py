@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Discriminator, Field, Tag
 
 from wicketgate.api.dialects import MAX_ITEMS, MAX_LISTED_TOOLS, missing, wrong
-from wicketgate.api.fields import WireModel, validate
+from wicketgate.api.fields import MAX_TEMPLATE_KWARGS, WireModel, check_template_kwargs, validate
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class PromptBody(WireModel):
     system: (
         Annotated[
             Annotated[str, Tag("<text>")]
-            | Annotated[list[SystemBlock], Field(max_length=MAX_ITEMS), Tag("<blocks>")],
+            | Annotated[list[SystemBlock], Field(max_length=MAX_ITEMS, fail_fast=True), Tag("<blocks>")],
             Discriminator(_kind),
         ]
         | None
@@ -146,7 +146,9 @@ class PromptBody(WireModel):
     output_config: OutputConfig = OutputConfig()
     output_format: Format | None = None
     """As the beta had it; now output_config.format."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=MAX_TEMPLATE_KWARGS)] = Field(
+        default_factory=dict
+    )
 
 
 class MessagesBody(PromptBody):
@@ -210,5 +212,6 @@ def _check(body: PromptBody, fields: Mapping[str, Any]) -> None:
             raise InvalidRequestError(
                 f"{name} is not supported; leave it out", param=name, code="unsupported_parameter"
             )
+    check_template_kwargs(body.chat_template_kwargs)
     if body.tool_choice.type == "tool" and body.tool_choice.name is None:
         raise missing("tool_choice.name")

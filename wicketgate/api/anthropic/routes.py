@@ -20,18 +20,21 @@ from wicketgate.api.described import Described
 from wicketgate.api.dialects import dropped_header
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.envelopes import Family
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import beside, ignored_headers, read_intake
 from wicketgate.api.job_call import JobCall
 from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.routing import BaseRoute
 
+    from wicketgate.api.anthropic.requests import MeantPrompt
     from wicketgate.api.backend import Backend
     from wicketgate.api.exchange import Exchange, Headers
+    from wicketgate.api.intake import Intake
+    from wicketgate.api.requests import ModelCard
 
 ROUTES: Final = (
     Described(path="/v1/messages", method="POST", body=MessagesBody, summary="Answer in Anthropic's form"),
@@ -65,12 +68,16 @@ class _Anthropic:
 
     async def _order(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
+        cards = self.backend.models()
+        return await beside(self.backend, intake, lambda: self._meant_order(intake, cards))
+
+    def _meant_order(self, intake: Intake, cards: Sequence[ModelCard]) -> Order:
         ignored = self._ignored(intake.fields)
         body = read_messages_body(intake.fields)
-        card = find_model(self.backend.models(), body.model)
+        card = find_model(cards, body.model)
         request, dropped = read_request(body, card=card, arrival=intake.arrival)
         form = MessageForm(
-            request_id=exchange.request_id,
+            request_id=intake.arrival.id,
             model=request.model,
             max_tokens=body.max_tokens,
             shows_thinking=body.thinking is None or body.thinking.display != "omitted",
@@ -81,16 +88,20 @@ class _Anthropic:
     async def count_tokens(self, exchange: Exchange) -> None:
         """Answer POST /v1/messages/count_tokens."""
         intake = await read_intake(exchange, self.backend)
-        ignored = self._ignored(intake.fields)
-        body = read_prompt_body(intake.fields)
-        card = find_model(self.backend.models(), body.model)
-        meant = read_prompt(body, card=card, max_tokens=card.context_tokens)
+        cards = self.backend.models()
+        card, meant, headers = await beside(self.backend, intake, lambda: self._counted(intake, cards))
 
         async def count() -> object:
             return {"input_tokens": len(await self.backend.jobs.tokenize(card.id, meant.prompt))}
 
-        headers = (*ignored, *dropped_header(meant.dropped))
         await JobCall(exchange, self.backend).run(count, headers=headers)
+
+    def _counted(self, intake: Intake, cards: Sequence[ModelCard]) -> tuple[ModelCard, MeantPrompt, Headers]:
+        ignored = self._ignored(intake.fields)
+        body = read_prompt_body(intake.fields)
+        card = find_model(cards, body.model)
+        meant = read_prompt(body, card=card, max_tokens=card.context_tokens)
+        return card, meant, (*ignored, *dropped_header(meant.dropped))
 
     def _ignored(self, fields: Mapping[str, Any]) -> Headers:
         refuses = self.backend.edge.settings().refuses_unknown_fields

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
-from wicketgate.api.fields import WireModel, validate
+from wicketgate.api.fields import MAX_TEMPLATE_KWARGS, WireModel, check_template_kwargs, sized, validate
 from wicketgate.api.tools import MAX_TOOLS, NAME_PATTERN
 from wicketgate.errors import InvalidRequestError
 
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 MAX_STOP_CHARS: Final = 1024
 MAX_SALT_CHARS: Final = 256
 MAX_BIASES: Final = 1024
-MAX_TEMPLATE_KWARGS: Final = 32
 MAX_METADATA: Final = 64
 MAX_ITEMS: Final = 10_000
 """Messages, and the parts and calls of all of them: they are read on the event loop."""
-MAX_TEMPLATE_KWARGS_CHARS: Final = 8 * 1024
-"""Of chat_template_kwargs as JSON."""
-OWN_TEMPLATE_VARIABLES: Final = ("messages", "tools")
-"""Variables of a chat template that fields of their own set."""
 
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "store": (False,),
@@ -90,7 +85,8 @@ class Message(WireModel):
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: (
         Annotated[
-            Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
+            Annotated[str, Tag("<text>")]
+            | Annotated[list[Part], Field(min_length=1, fail_fast=True), Tag("<parts>")],
             Discriminator(_content_kind),
         ]
         | None
@@ -99,7 +95,9 @@ class Message(WireModel):
     name: str | None = None
     reasoning_content: str | None = None
     tool_call_id: str | None = None
-    tool_calls: Annotated[list[Call], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
+    tool_calls: Annotated[list[Call], Field(max_length=MAX_TOOLS, fail_fast=True)] = Field(
+        default_factory=list
+    )
 
 
 class JsonSchema(WireModel):
@@ -196,7 +194,9 @@ class CommonBody(WireModel):
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     logit_bias: Annotated[
-        dict[str, Annotated[float, Field(ge=-100.0, le=100.0)]], Field(max_length=MAX_BIASES)
+        dict[str, Annotated[float, Field(ge=-100.0, le=100.0)]],
+        Field(max_length=MAX_BIASES),
+        sized(MAX_BIASES),
     ] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Annotated[_Stops, BeforeValidator(_as_list, json_schema_input_type=_Stop | _Stops)] = Field(
@@ -217,7 +217,7 @@ class CommonBody(WireModel):
     cache_salt: Annotated[str, Field(max_length=MAX_SALT_CHARS)] = ""
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     # These change nothing.
-    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), sized(MAX_METADATA)] | None = None
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
     # Of these only values that ask for nothing are accepted.
@@ -228,7 +228,7 @@ class CommonBody(WireModel):
 class ChatBody(CommonBody):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
@@ -306,7 +306,7 @@ def read_chat(fields: Mapping[str, Any]) -> ChatBody:
     if not body.parallel_tool_calls and not body.tools:
         raise InvalidRequestError("parallel_tool_calls needs tools", param="parallel_tool_calls")
     _check_names(body.tools)
-    _check_template_kwargs(body.chat_template_kwargs)
+    check_template_kwargs(body.chat_template_kwargs)
     return body
 
 
@@ -363,18 +363,3 @@ def _check_names(tools: Sequence[ToolEntry]) -> None:
                 f"{param} must differ from those before it, got {tool.function.name}", param=param
             )
         seen.add(tool.function.name)
-
-
-def _check_template_kwargs(kwargs: Mapping[str, Any]) -> None:
-    for name in OWN_TEMPLATE_VARIABLES:
-        if name in kwargs:
-            raise InvalidRequestError(
-                f"chat_template_kwargs must not hold {name}; send the field {name}",
-                param=f"chat_template_kwargs.{name}",
-            )
-    if len(json.dumps(kwargs)) > MAX_TEMPLATE_KWARGS_CHARS:
-        raise InvalidRequestError(
-            f"chat_template_kwargs must have at most {MAX_TEMPLATE_KWARGS_CHARS} characters as JSON",
-            param="chat_template_kwargs",
-            code="string_above_max_length",
-        )

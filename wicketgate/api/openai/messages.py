@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic_core import from_json
-
+from wicketgate.api.fields import read_arguments
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -83,15 +82,7 @@ def _answered(call_id: str | None, param: str, called: set[str]) -> str:
 
 def _call(call: Call, where: str) -> dict[str, object]:
     """Templates read arguments by name, so that they get the object that the text holds."""
-    param = f"{where}.function.arguments"
-    arguments: Any = {}
-    if call.function.arguments.strip():
-        try:
-            arguments = from_json(call.function.arguments, allow_inf_nan=False)
-        except ValueError:
-            arguments = None
-    if not isinstance(arguments, dict):
-        raise InvalidRequestError(f"{param} must be a JSON object as text", param=param)
+    arguments = read_arguments(call.function.arguments, param=f"{where}.function.arguments")
     return {
         "id": call.id,
         "type": "function",

@@ -224,14 +224,13 @@ def _ids(value: list[Any], *, where: str, card: ModelCard) -> TokenPrompt:
             param=where,
             code="context_length_exceeded",
         )
-    for index, token in enumerate(value):
-        if type(token) is not int:
-            is_first = where == "prompt"
-            raise _wrong_prompt(f"{where}[{index}]", "of the type of prompt[0]" if is_first else "an integer")
-        if token < 0:
-            param = f"{where}[{index}]"
-            raise InvalidRequestError(f"{param} must be a token id, at least 0, got {token}", param=param)
-    return TokenPrompt(ids=tuple(value))
+    if set(map(type, value)) == {int} and min(value) >= 0:
+        return TokenPrompt(ids=tuple(value))
+    index = next(index for index, token in enumerate(value) if type(token) is not int or token < 0)
+    param = f"{where}[{index}]"
+    if type(value[index]) is not int:
+        raise _wrong_prompt(param, "of the type of prompt[0]" if where == "prompt" else "an integer")
+    raise InvalidRequestError(f"{param} must be a token id, at least 0, got {value[index]}", param=param)
 
 
 def _wrong_prompt(param: str, wanted: str) -> InvalidRequestError:

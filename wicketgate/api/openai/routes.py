@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from wicketgate.api.described import Described
 from wicketgate.api.endpoint import Endpoint
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import beside, ignored_headers, read_intake
 from wicketgate.api.job_call import JobCall
 from wicketgate.api.openai.bodies import ChatBody, CompletionBody, read_chat, read_completion
 from wicketgate.api.openai.chat_form import ChatForm
@@ -18,6 +18,7 @@ from wicketgate.api.openai.text_form import Begun, TextForm, TextOptions, prompt
 from wicketgate.api.openai.wire import About
 from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
+from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import Finished, FinishReason, TokenPrompt
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.inference import InferenceRequest
 
+MAX_ECHOED: Final = 1 << 14
+"""Tokens of prompts in one answer with their log-probabilities: written on the event loop, 3 us each."""
 ROUTES: Final = (
     Described(path="/v1/chat/completions", method="POST", body=ChatBody, summary="Answer a chat"),
     Described(path="/v1/completions", method="POST", body=CompletionBody, summary="Continue a text"),
@@ -58,9 +61,13 @@ class _OpenAI:
 
     async def _chat(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
+        cards = self.backend.models()
+        return await beside(self.backend, intake, lambda: self._chat_order(intake, cards))
+
+    def _chat_order(self, intake: Intake, cards: Sequence[ModelCard]) -> Order:
         headers = self._ignored(intake, ChatBody)
         body = read_chat(intake.fields)
-        card = find_model(self.backend.models(), body.model)
+        card = find_model(cards, body.model)
         requests = chat_requests(body, card=card, arrival=intake.arrival)
         is_named = tool_choice(body).kind == "named"
         form = ChatForm(
@@ -81,18 +88,22 @@ class _OpenAI:
     async def _completion(self, exchange: Exchange) -> Order | None:
         """Return what to generate; None where that was nothing, and the answer has been given."""
         intake = await read_intake(exchange, self.backend)
+        cards = self.backend.models()
+        call = await beside(self.backend, intake, lambda: self._completion_call(intake, cards))
+        if call.body.max_tokens == 0:
+            await JobCall(exchange, self.backend).run(call.without_answers, headers=call.headers)
+            return None
+        if call.body.echo and call.body.logprobs is not None:
+            await JobCall(exchange, self.backend).result(call.assess)
+        return Order(requests=call.requests, form=call.form(), stream=call.body.stream, headers=call.headers)
+
+    def _completion_call(self, intake: Intake, cards: Sequence[ModelCard]) -> _Completion:
         headers = self._ignored(intake, CompletionBody)
         body = read_completion(intake.fields)
-        card = find_model(self.backend.models(), body.model)
+        card = find_model(cards, body.model)
         requests = completion_requests(body, card=card, arrival=intake.arrival)
         about = self._about(body, card, intake.arrival)
-        call = _Completion(body, requests, backend=self.backend, card=card, about=about)
-        if body.max_tokens == 0:
-            await JobCall(exchange, self.backend).run(call.without_answers, headers=headers)
-            return None
-        if body.echo and body.logprobs is not None:
-            await JobCall(exchange, self.backend).result(call.assess)
-        return Order(requests=call.requests, form=call.form(), stream=body.stream, headers=headers)
+        return _Completion(body, requests, backend=self.backend, card=card, about=about, headers=headers)
 
     def _ignored(self, intake: Intake, body: type[CommonBody]) -> Headers:
         refuses = self.backend.edge.settings().refuses_unknown_fields
@@ -119,37 +130,54 @@ class _Completion:
         backend: Backend,
         card: ModelCard,
         about: About,
+        headers: Headers,
     ) -> None:
         self.requests = tuple(requests)
-        self._body, self._backend, self._card, self._about = body, backend, card, about
+        self.headers = headers
+        self.body, self._backend, self._card, self._about = body, backend, card, about
         self._samples = samples(body)
         prompts = [request.prompt for request in requests[:: self._samples]]
         self._begun = [Begun(text=prompt_text(prompt, card.token_bytes)) for prompt in prompts]
 
     def form(self) -> TextForm:
         """Return how the answer is written."""
-        body = self._body
+        body = self.body
         options = TextOptions(
             samples=self._samples, sent=body.n, echoes=body.echo, has_logprobs=body.logprobs is not None
         )
         return TextForm(self._about, self._begun, token_bytes=self._card.token_bytes, options=options)
 
     async def assess(self) -> None:
-        """Find the tokens of the prompts, and how likely each was; they are echoed with them."""
+        """
+        Find the tokens of the prompts, and how likely each was; they are echoed with them.
+
+        Raises:
+            InvalidRequestError: they are too many.
+            WicketgateError: refused or failed.
+        """
+        echoed = 0
         for place, begun in enumerate(self._begun):
             first = place * self._samples
             ids = await self._tokens(place)
+            echoed += len(ids) * self._samples
+            if echoed > MAX_ECHOED:
+                raise InvalidRequestError(
+                    f"prompt may have {MAX_ECHOED} tokens, all prompts and samples together, where logprobs"
+                    f" are echoed, got {echoed} or more; send fewer at a time",
+                    param="prompt",
+                    code="array_above_max_length",
+                )
             requests = [
                 replace(request, prompt=TokenPrompt(ids=ids))
                 for request in self.requests[first : first + self._samples]
             ]
-            entries = await self._backend.jobs.prompt_logprobs(requests[0], top=self._body.logprobs or 0)
+            entries = await self._backend.jobs.prompt_logprobs(requests[0], top=self.body.logprobs or 0)
             self._begun[place] = replace(begun, ids=ids, entries=tuple(entries))
             self.requests = (*self.requests[:first], *requests, *self.requests[first + self._samples :])
 
     async def without_answers(self) -> Mapping[str, object]:
         """Return the answer where no token is wanted: what is known of the prompts."""
-        if self._body.echo and self._body.logprobs is not None:
+        if self.body.echo and self.body.logprobs is not None:
             await self.assess()
         ends = []
         for place in range(len(self._begun)):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Discriminator, Field, Tag
 
 from wicketgate.api.dialects import MAX_ITEMS, MAX_LISTED_TOOLS, missing
-from wicketgate.api.fields import WireModel, validate
+from wicketgate.api.fields import MAX_TEMPLATE_KWARGS, WireModel, check_template_kwargs, sized, validate
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_METADATA: Final = 64
 LOGPROBS: Final = "message.output_text.logprobs"
 """The one value of `include` that has an effect."""
 _INCLUDES: Final = frozenset(
@@ -139,8 +140,12 @@ class ResponsesBody(WireModel):
         Discriminator(_choice_kind),
     ] = "auto"
     parallel_tool_calls: bool = True
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    metadata: dict[str, str] = Field(default_factory=dict)
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=MAX_TEMPLATE_KWARGS)] = Field(
+        default_factory=dict
+    )
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), sized(MAX_METADATA)] = Field(
+        default_factory=dict
+    )
     user: str | None = None
     session_id: str | None = None
     prompt_cache_key: str | None = None
@@ -157,7 +162,7 @@ class Part(WireModel):
     refusal: str | None = None
 
 
-Parts = Annotated[list[Part], Field(max_length=MAX_ITEMS)]
+Parts = Annotated[list[Part], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
 def _content_kind(value: object) -> str:
@@ -218,6 +223,7 @@ def read_body(fields: Mapping[str, Any]) -> ResponsesBody:
     for name, values in _NEUTRAL.items():
         if name in fields and fields[name] not in values:
             raise _unsupported(name, values)
+    check_template_kwargs(body.chat_template_kwargs)
     for index, name in enumerate(body.include):
         if name not in _INCLUDES:
             param = f"include[{index}]"

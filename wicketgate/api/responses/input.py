@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import from_json
-
 from wicketgate.api.dialects import PartCount, kind_at, missing, read_at, wrong
+from wicketgate.api.fields import read_arguments
 from wicketgate.api.responses.bodies import (
     CallItem,
     CallOutputItem,
@@ -136,7 +135,7 @@ class _Reader:
                 message["content"] = text
 
     def _call(self, place: str, item: CallItem) -> None:
-        arguments = _object(f"{place}.arguments", item.arguments)
+        arguments = read_arguments(item.arguments, param=f"{place}.arguments")
         message = self._assistant()
         calls = message.setdefault("tool_calls", [])
         assert isinstance(calls, list)
@@ -188,16 +187,3 @@ def _part(place: str, part: Part) -> str:
     if text is None:
         raise missing(f"{place}.{name}")
     return text
-
-
-def _object(place: str, text: str) -> dict[str, object]:
-    """Templates want arguments as an object."""
-    value: object = {}
-    if text.strip():
-        try:
-            value = from_json(text, allow_inf_nan=False)
-        except ValueError:
-            value = None
-    if not isinstance(value, dict):
-        raise wrong(place, "a JSON object as text")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from wicketgate.api import schemas
@@ -23,7 +24,7 @@ from wicketgate.errors import InvalidRequestError
 from wicketgate.inference import ChatPrompt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.api.responses.bodies import Format, ResponsesBody
@@ -119,6 +120,7 @@ def _sampling(
 def _tools(given: Sequence[object]) -> _Tools:
     kept: dict[int, Tool] = {}
     dropped: list[str] = []
+    counter = count(1)
     for index, value in enumerate(given):
         place = f"tools[{index}]"
         kind = kind_at(place, value)
@@ -128,7 +130,7 @@ def _tools(given: Sequence[object]) -> _Tools:
                 name=tool.name,
                 description=tool.description,
                 parameters=tool.parameters,
-                strict=_is_strictable(tool.parameters) if tool.strict is None else tool.strict,
+                strict=_is_strictable(tool.parameters, counter) if tool.strict is None else tool.strict,
             )
         else:
             name = value.get("name") if isinstance(value, dict) else None
@@ -137,10 +139,15 @@ def _tools(given: Sequence[object]) -> _Tools:
     return _Tools(kept=tuple(kept.values()), places=tuple(kept), dropped=tuple(dropped))
 
 
-def _is_strictable(parameters: Mapping[str, Any] | None) -> bool:
-    """Unless it is told, OpenAI holds a call to its schema where that can be done."""
+def _is_strictable(parameters: Mapping[str, Any] | None, counter: Iterator[int]) -> bool:
+    """
+    Unless it is told, OpenAI holds a call to its schema where that can be done.
+
+    Args:
+        counter: Counts the schemas of all tools that are tried: behind the bound none is.
+    """
     try:
-        schemas.checked(parameters or {}, strict=True, param="parameters")
+        schemas.checked(parameters or {}, strict=True, param="parameters", counter=counter)
     except InvalidRequestError:
         return False
     return parameters is not None

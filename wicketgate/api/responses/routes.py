@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
 from transport import sse
 from wicketgate.api.described import Described
-from wicketgate.api.dialects import dropped_header
+from wicketgate.api.dialects import MAX_ITEMS, dropped_header
 from wicketgate.api.endpoint import Endpoint
-from wicketgate.api.intake import ignored_headers, read_intake
+from wicketgate.api.intake import INLINE_BYTES, beside, count_values, ignored_headers, read_intake
 from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
 from wicketgate.api.responses.bodies import FIELDS, ResponsesBody, read_body
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from wicketgate.api.backend import Backend
     from wicketgate.api.exchange import Exchange
+    from wicketgate.api.intake import Intake
+    from wicketgate.api.requests import ModelCard
 
     Item = Mapping[str, Any]
 
@@ -85,12 +87,30 @@ class _Responses:
 
     async def _order(self, exchange: Exchange) -> Order:
         intake = await read_intake(exchange, self.backend)
+        cards = self.backend.models()
+        kept = await self._kept(exchange.client, intake, max_bytes=exchange.limit.max_bytes, cards=cards)
+        # As if it had come with the body: together they may be long.
+        whole = replace(intake, size_bytes=intake.size_bytes + kept.size_bytes)
+        return await beside(
+            self.backend, whole, lambda: self._meant_order(exchange.client, intake, kept, cards)
+        )
+
+    def _meant_order(
+        self, owner: str | None, intake: Intake, kept: _Kept, cards: Sequence[ModelCard]
+    ) -> Order:
         refuses = self.backend.edge.settings().refuses_unknown_fields
         ignored = ignored_headers(intake.fields, FIELDS, refuses=refuses)
         body = read_body(intake.fields)
-        card = find_model(self.backend.models(), body.model)
-        earlier = self._earlier(exchange.client, body.previous_response_id)
-        items = [*earlier, *read_items(body.input, find=self._finder(exchange.client))]
+        card = find_model(cards, body.model)
+        earlier: list[Item] = json.loads(kept.items)
+        items = [*earlier, *read_items(body.input, find=kept.finder())]
+        if len(items) > MAX_ITEMS:
+            raise InvalidRequestError(
+                f"input must have at most {MAX_ITEMS} entries, those of previous_response_id counted, got"
+                f" {len(items)}",
+                param="input",
+                code="array_above_max_length",
+            )
         messages = read_messages(items, instructions=body.instructions, earlier=len(earlier))
         is_stored = self.stores_unasked if body.store is None else body.store
         meant = read_request(body, messages, card=card, arrival=intake.arrival)
@@ -99,7 +119,7 @@ class _Responses:
             {**meant.about, **made},
             token_bytes=card.token_bytes,
             unix_clock=self.backend.unix_clock,
-            on_end=self._keep(exchange.client, items) if is_stored else _forget,
+            on_end=self._keep(owner, items) if is_stored else _forget,
         )
         headers = (*ignored, *dropped_header(meant.dropped))
         return Order(requests=(meant.request,), form=form, stream=body.stream, headers=headers)
@@ -135,10 +155,35 @@ class _Responses:
             )
         return found
 
-    def _earlier(self, owner: str | None, name: str | None) -> list[Item]:
+    async def _kept(
+        self, owner: str | None, intake: Intake, *, max_bytes: int, cards: Sequence[ModelCard]
+    ) -> _Kept:
+        """
+        Return what a request goes on from, within the bounds of a body.
+
+        Raises:
+            InvalidRequestError: it is too much, or not stored.
+        """
+        fields = intake.fields
+        kept = _Kept(
+            items=self._earlier(owner, fields.get("previous_response_id")),
+            answers=self._referred(owner, fields.get("input")),
+        )
+        if kept.size_bytes > max_bytes:
+            raise InvalidRequestError(
+                "what previous_response_id and item_reference bring from stored answers must be at most"
+                f" {max_bytes} bytes (server.max_body_bytes), got {kept.size_bytes}; send less, as input",
+                param="previous_response_id" if "previous_response_id" in fields else "input",
+                code="string_above_max_length",
+            )
+        if len(kept.items) > INLINE_BYTES:
+            await count_values(kept.items, most_ids=max(card.context_tokens for card in cards))
+        return kept
+
+    def _earlier(self, owner: str | None, name: object) -> bytes:
         """Return what a conversation holds so far; its instructions do not carry over."""
-        if name is None:
-            return []
+        if not isinstance(name, str):
+            return b"[]"
         found = self.store.get(owner, name, now_s=self.backend.clock())
         if found is None:
             raise InvalidRequestError(
@@ -147,24 +192,18 @@ class _Responses:
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        items: list[Item] = json.loads(found.items)
-        return items
+        return found.items
 
-    def _finder(self, owner: str | None) -> Callable[[str], Item | None]:
-        """Return what finds an item of a stored answer by its id; each answer is read once."""
-        outputs: dict[str, list[Item]] = {}
-
-        def find(name: str) -> Item | None:
-            match = _ITEM_ID.match(name)
-            if match is None:
-                return None
-            answer = f"resp_{match[1]}"
-            if answer not in outputs:
-                found = self.store.get(owner, answer, now_s=self.backend.clock())
-                outputs[answer] = json.loads(found.response)["output"] if found else []
-            return next((item for item in outputs[answer] if item["id"] == name), None)
-
-        return find
+    def _referred(self, owner: str | None, given: object) -> dict[str, bytes]:
+        """Return the stored answers that an input's references name, by their ids."""
+        names = (
+            [item.get("id") for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+        )
+        matches = (_ITEM_ID.match(name) for name in names if isinstance(name, str))
+        answers = {f"resp_{match[1]}" for match in matches if match is not None}
+        now_s = self.backend.clock()
+        found = {name: self.store.get(owner, name, now_s=now_s) for name in answers}
+        return {name: stored.response for name, stored in found.items() if stored is not None}
 
     def _keep(self, owner: str | None, asked: Sequence[Item]) -> Callable[[Mapping[str, Any]], None]:
         def keep(response: Mapping[str, Any]) -> None:
@@ -173,6 +212,36 @@ class _Responses:
             self.store.put(owner, response["id"], stored, now_s=self.backend.clock())
 
         return keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What of stored answers a request goes on from, as JSON."""
+
+    items: bytes
+    """Of the conversation so far."""
+    answers: Mapping[str, bytes]
+    """Those that references name."""
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return len(self.items) + sum(map(len, self.answers.values()))
+
+    def finder(self) -> Callable[[str], Item | None]:
+        """Return what finds an item of an answer by its id; each answer is read once."""
+        outputs: dict[str, list[Item]] = {}
+
+        def find(name: str) -> Item | None:
+            match = _ITEM_ID.match(name)
+            answer = "" if match is None else f"resp_{match[1]}"
+            if answer not in self.answers:
+                return None
+            if answer not in outputs:
+                outputs[answer] = json.loads(self.answers[answer])["output"]
+            return next((item for item in outputs[answer] if item["id"] == name), None)
+
+        return find
 
 
 def _forget(_: Mapping[str, Any]) -> None:
