@@ -1,10 +1,14 @@
 """
 What a token costs the gateway, from the engine host's frame to the socket, and where it goes.
 
-Run as `python -m bench.gateway_cost [--streams N]`; exit code 8: the bar was missed. Streamed chats go their
-whole way in this process, over a connected pair of sockets: frame, stream, text, events, HTTP/2, recorder and
-governor, as the runtime has them, all features on. The engine host alone is played, by the frames that it
-XThen each part is run alone on what went through the whole; what is left of the whole is `the rest`.
+Run as `python -m bench.gateway_cost [--streams N] [--pause-s S]`; exit code 8: the bar was missed. Streamed
+chats go their whole way in this process, over a connected pair of sockets: frame, stream, text, events,
+HTTP/2, recorder and governor, as the runtime has them, all features on. The engine host alone is played, by
+the frames that it would send. Then each part is run alone on what went through the whole; what is left of the
+whole is `the rest`.
+
+With a pause between two steps, as a real engine takes one, others fill the caches: the same code then costs
+two to three times as much. `bench.gateway_server` measures a real server.
 """
 
 from __future__ import annotations
@@ -100,24 +104,33 @@ class Cost:
         return Cost(self.median_s - other.median_s, self.quick_s - other.quick_s)
 
 
-async def timed(act: Callable[[Any], None], inputs: Sequence[Any], client: Client | None = None) -> Cost:
-    """Time the steps, each with what it sets off in the loop where there is a client for it."""
-    times_s = []
-    for each in inputs:
-        began_s = time.thread_time()
-        act(each)
-        if client is not None:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-        times_s.append(time.thread_time() - began_s)
-        if client is not None:
-            client.exchange()
-            await asyncio.sleep(0)
-    counted_s = times_s[WARM_UP_STEPS:]
-    return Cost(statistics.median(counted_s), quantile(counted_s, 0.05))
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Times steps."""
+
+    pause_s: float
+    """Before each."""
+
+    async def __call__(
+        self, act: Callable[[Any], None], inputs: Sequence[Any], client: Client | None = None
+    ) -> Cost:
+        """Time the steps, each with what it sets off in the loop where there is a client for it."""
+        times_s = []
+        for each in inputs:
+            await asyncio.sleep(self.pause_s)
+            began_s = time.thread_time()
+            act(each)
+            if client is not None:
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+            times_s.append(time.thread_time() - began_s)
+            if client is not None:
+                client.exchange()
+        counted_s = times_s[WARM_UP_STEPS:]
+        return Cost(statistics.median(counted_s), quantile(counted_s, 0.05))
 
 
-async def measure(folder: Path, streams: int, text_ids: Sequence[int]) -> dict[str, Cost]:
+async def measure(folder: Path, streams: int, text_ids: Sequence[int], timed: Timed) -> dict[str, Cost]:
     """Return what a step costs in all (first), and in its parts."""
     gateway = Gateway(folder)
     protocol, client = await connected(gateway.app)
@@ -131,7 +144,7 @@ async def measure(folder: Path, streams: int, text_ids: Sequence[int]) -> dict[s
     all_of_it = await timed(gateway.engine.line.data_received, steps, client)
     protocol.abort()
     await asyncio.sleep(0)
-    found = await parts(gateway, steps, streams)
+    found = await parts(gateway, steps, streams, timed)
     gateway.text.close()
     rest = functools.reduce(operator.sub, found.values(), all_of_it)
     return {WHOLE: all_of_it, **found, "the rest": rest}
@@ -180,7 +193,7 @@ def _request(sampling: Sampling) -> InferenceRequest:
     )
 
 
-async def parts(gateway: Gateway, steps: list[bytes], streams: int) -> dict[str, Cost]:
+async def parts(gateway: Gateway, steps: list[bytes], streams: int, timed: Timed) -> dict[str, Cost]:
     """Return what a step costs in each part alone."""
     decoded: list[Step] = []
     line = HostLine(lambda _, message: decoded.append(cast("Step", message)))
@@ -214,13 +227,13 @@ async def parts(gateway: Gateway, steps: list[bytes], streams: int) -> dict[str,
         events.append([form.pieces(0, each) if each else b"" for each in step])
 
     found["events: pieces to SSE"] = await timed(write, pieces)
-    found["HTTP/2 and socket"] = await sent(events, streams)
+    found["HTTP/2 and socket"] = await sent(events, streams, timed)
     gateway.recorder.engine_lost("demo")  # else the first gap would reach back in time
     found["recorder and governor"] = await timed(gateway.stepped, decoded)
     return found
 
 
-async def sent(events: list[list[bytes]], streams: int) -> Cost:
+async def sent(events: list[list[bytes]], streams: int, timed: Timed) -> Cost:
     """Return what a step's events cost from the handles to the socket."""
     handles: list[StreamHandle] = []
 
@@ -252,12 +265,13 @@ async def main() -> int:
     """Measure, print, and say whether the bar was met."""
     parser = argparse.ArgumentParser(prog="bench.gateway_cost")
     parser.add_argument("--streams", type=int, default=STREAMS)
+    parser.add_argument("--pause-s", type=float, default=0.0)
     asked = parser.parse_args()
     text = TextModel.load(MODEL)
     text_ids = await text.encode(TEXT.read_text()[:40_000], add_special_tokens=False)
     text.close()
     with tempfile.TemporaryDirectory() as folder:
-        found = await measure(Path(folder), asked.streams, text_ids)
+        found = await measure(Path(folder), asked.streams, text_ids, Timed(asked.pause_s))
     print(f"gateway, {asked.streams} streams, us of CPU a token, {STEPS - WARM_UP_STEPS} steps")
     print(f"{'':<36} median   quick")
     for name, cost in found.items():

@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("wicketgate")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the OpenBLAS that `make test` preloads from the programs that tests start: users have none there."""
+    """Keep the OpenBLAS that `make test` preloads from programs that tests start: users have none there."""
     distributes = config.pluginmanager.hasplugin("dsession")
     if not distributes:
         for name in ("LD_PRELOAD", "OPENBLAS_NUM_THREADS"):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 EXTENSION: Final = "wicketgate.stream"
 """The handle's name in `scope["extensions"]`."""
+RECEIVED: Final = "wicketgate.received"
+"""Key of a scope: when the bytes of the request's headers were read from the socket, on `time.monotonic`."""
 SLICE_BYTES: Final = 64 * 1024
 """Of a large body so much is copied at a time."""
 

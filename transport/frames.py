@@ -52,6 +52,10 @@ class Kind(IntEnum):
     CONTINUATION = 0x9
 
 
+DATA: Final = int(Kind.DATA)
+"""As a plain number, which `pack_head` takes in half the time."""
+
+
 class Fault(StrEnum):
     """Why no frame can be cut from what arrived."""
 

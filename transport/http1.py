@@ -17,13 +17,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 
-from transport.asgi_stream import EXTENSION
+from transport.asgi_stream import EXTENSION, RECEIVED
 from transport.headers import list_bytes
 from transport.http1_stream import Http1Stream, Inbox
 from transport.writer import GatheringWriter
@@ -110,6 +111,7 @@ class Http1Connection(asyncio.Protocol):
         self._is_idle = True
         """Nothing of a request has come since the last answer."""
         self._is_read = True
+        self._received_s = 0.0
         self._is_draining = self._is_closing = self._is_lost = False
 
     @property
@@ -151,6 +153,7 @@ class Http1Connection(asyncio.Protocol):
         """Keep bytes for the reading task; the first of a request start its deadline."""
         if self._is_closing:
             return
+        self._received_s = time.monotonic()
         if self._is_idle:
             self._is_idle = False
             self._set_timer(self._settings.header_timeout_s, self._give_up_headers)
@@ -207,6 +210,7 @@ class Http1Connection(asyncio.Protocol):
             if not self._writable.is_set():
                 stream.pause()
             self._stream = scope["extensions"][EXTENSION] = stream
+            cast("dict[str, Any]", scope)[RECEIVED] = self._received_s
         task = self._loop.create_task(self._serve(scope, inbox.get, send))
         self._serving.add(task)
         task.add_done_callback(self._served)

@@ -14,7 +14,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from transport.asgi_stream import EXTENSION, AsgiStream
+from transport.asgi_stream import EXTENSION, RECEIVED, AsgiStream
 from transport.connection import Connection
 from transport.events import (
     BodyEnded,
@@ -88,6 +88,7 @@ class H2Protocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_flush_due = False
         self._is_full = False
+        self._received_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = inf
         self._aborting: asyncio.TimerHandle | None = None
@@ -123,7 +124,7 @@ class H2Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; with very many frames at once, others have their turn in between."""
-        began_s = time.monotonic()
+        began_s = self._received_s = time.monotonic()
         self._act(self.connection.receive(data, now_s=self._now()))
         # Not by the loop's time: uvloop's stands still within a turn.
         took_s = time.monotonic() - began_s
@@ -248,6 +249,7 @@ class H2Protocol(asyncio.Protocol):
             server=self._server,
             extensions={EXTENSION: stream},
         )
+        scope[RECEIVED] = self._received_s
         self._streams[event.stream_id] = stream
         stream.task = self._loop.create_task(self._run(stream, scope, entry))
 

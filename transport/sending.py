@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from transport.frames import END_STREAM, MAX_FRAME_BYTES, Kind, pack_head
+from transport.frames import DATA, END_STREAM, MAX_FRAME_BYTES, pack_head
 from transport.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Sending:
         outbox = stream.outbox
         is_all = size == outbox.size
         is_last = is_all and stream.is_ended
-        out += pack_head(0, size, Kind.DATA, END_STREAM if is_last else 0, stream.id)
+        out += pack_head(0, size, DATA, END_STREAM if is_last else 0, stream.id)
         if size:
             out += outbox.take(size)
             stream.wire.outbound_flow_control_window -= size

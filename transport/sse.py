@@ -51,6 +51,8 @@ class ChunkEncoder:
         hole: A string that stands once in the template.
     """
 
+    __slots__ = ("_after", "_before")
+
     def __init__(self, template: object, *, hole: str) -> None:
         before, text, after = event(template).partition(json_string(hole))
         if not text or json_string(hole) in after:

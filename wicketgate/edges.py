@@ -100,6 +100,7 @@ class Edges:
             keys=self._keys,
             quotas=Quotas(lambda: self._limits, clock=inside.clock),
             cors=lambda: self._cors,
+            probed=inside.status.probes.observe,
         )
         self._generation = Generation(inside.dispatcher, settings=lambda: self._settings)
         self._listeners = Listeners(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rollout.guards import Findings
     from wicketgate.facts import Facts, Quantiles, Rollout
-    from wicketgate.tallies import Decisions, EndedRequests, GapHistogram, Transitions
+    from wicketgate.tallies import Decisions, EndedRequests, TimeHistogram, Transitions
 
     Counts = Iterable[tuple[tuple[str, ...], int]]
 
@@ -112,7 +112,7 @@ def _flow(facts: Facts) -> Iterator[Metric]:
         yield _summary(f"{P}{name}_window_seconds", window, facts.model)
 
 
-def gaps(histograms: Mapping[str, GapHistogram]) -> Metric:
+def gaps(histograms: Mapping[str, TimeHistogram]) -> Metric:
     """Return the gaps between tokens."""
     family = HistogramMetricFamily(
         P + "inter_token_latency_seconds", "Gaps between tokens, weighted by streams.", labels=["model"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from prometheus_client.core import Metric
 
+    from transport.connection_counters import ConnectionCounters
+    from transport.counters import Counters
     from wicketgate.facts import Facts
 
 H2 = "wicketgate_http2_"
@@ -18,7 +20,15 @@ H2 = "wicketgate_http2_"
 
 def edge(facts: Facts) -> Iterator[Metric]:
     """Yield them."""
-    h2, arrivals = facts.h2, facts.arrivals
+    yield from _http2(facts.h2)
+    yield from _connections(facts.arrivals)
+    text = "Plain probes of /health, from the reading of their bytes to the writing of the answer."
+    family = HistogramMetricFamily("wicketgate_probe_seconds", text)
+    family.add_metric([], buckets=facts.probes.buckets, sum_value=facts.probes.sum_s)
+    yield family
+
+
+def _http2(h2: Counters) -> Iterator[Metric]:
     yield _count(H2 + "streams_opened", "HTTP/2 streams that began.", h2.streams_opened)
     yield _count(H2 + "streams_closed", "HTTP/2 streams that ended.", h2.streams_closed)
     yield _count(H2 + "streams_refused", "HTTP/2 streams answered REFUSED_STREAM.", h2.streams_refused)
@@ -43,6 +53,9 @@ def edge(facts: Facts) -> Iterator[Metric]:
     ratio = h2.data_events / h2.flushes if h2.flushes else 0.0
     text = "Parts of answers in one write to a socket, since the start."
     yield GaugeMetricFamily(H2 + "coalescing_ratio", text, value=ratio)
+
+
+def _connections(arrivals: ConnectionCounters) -> Iterator[Metric]:
     yield _counts(
         "wicketgate_connections_opened",
         "Connections of clients, by protocol.",
@@ -55,6 +68,8 @@ def edge(facts: Facts) -> Iterator[Metric]:
         "reason",
         {
             "refused": arrivals.refused,
+            "refused_of_address": arrivals.refused_of_address,
+            "put_out": arrivals.put_out,
             "handshake": arrivals.failed_handshakes,
             "proxy_header": arrivals.failed_proxy_headers,
             "silent": arrivals.silent,

@@ -10,7 +10,7 @@ from transport.connection_counters import ConnectionCounters
 from transport.counters import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,15 @@ class Rollout:
     in_flight_on: int
     findings: Findings = field(default_factory=Findings)
     """What its stage has shown so far; of a feature that nothing judges, nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How often something took how long."""
+
+    buckets: Sequence[tuple[str, float]] = (("+Inf", 0.0),)
+    """Of each bound, how many took at most so long."""
+    sum_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +115,5 @@ class Facts:
     """What the clients' HTTP/2 connections have done since the start."""
     arrivals: ConnectionCounters = field(default_factory=ConnectionCounters)
     """What became of the clients' connections since the start."""
+    probes: Times = field(default_factory=Times)
+    """How long plain probes of /health took, from the reading of their bytes to the writing of the answer."""

@@ -25,7 +25,7 @@ from prometheus_client import (
 from rollout.guards import Attribution, Guard
 from wicketgate import exposition
 from wicketgate.exposition import P
-from wicketgate.tallies import Decisions, EndedRequests, GapHistogram, Transitions
+from wicketgate.tallies import GAP_BUCKETS_S, Decisions, EndedRequests, TimeHistogram, Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +54,8 @@ ROLLBACK_BUCKETS_S = (1e-5, 1e-4, 1e-3, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0
 """Bucket bounds of the steps of a rollback; 0.001 to be in force and 0.05 to be saved are the bars."""
 STEPS = ("detect", "flip", "durable")
 """Of a rollback: from the deciding request's end to the decision, to off for new requests, to saved."""
+RELOADED = ("keys", "certificate")
+"""Files that a running gateway follows, besides its configuration."""
 MANUAL = "manual"
 """What triggers a rollback that somebody orders."""
 ROLLBACK_GUARDS = (Guard.ERRORS, Guard.RELATIVE, Guard.TTFT_FAR, Guard.ITL_FAR)
@@ -77,7 +79,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and say nothing
         self._registry = registry
         self.models = models
-        self.gaps = {model: GapHistogram() for model in models}
+        self.gaps = {model: TimeHistogram(GAP_BUCKETS_S) for model in models}
         self.pipeline_hits = 0
         self.decisions = Decisions(features)
         """Told of every request when its flags are fixed."""
@@ -114,6 +116,9 @@ class Metrics:
             P + "rollout_persist_failures_total", "Changes that could not be saved.", registry=registry
         )
         self.reloads = counter("config_reloads_total", "Reloads of the configuration.", ("result",))
+        self.edge_reloads = counter(
+            "edge_reloads_total", "Changed files of keys and certificates.", ("what", "result")
+        )
         self.ttft = histogram(
             "time_to_first_token_seconds", "From request received to first token.", by_class, TTFT_BUCKETS_S
         )
@@ -153,6 +158,8 @@ class Metrics:
         for metric, values in by_one:
             for value in values:
                 metric.labels(value)
+        for what, result in product(RELOADED, ("applied", "refused")):
+            self.edge_reloads.labels(what, result)
         for feature in features:
             self._rollbacks.labels(feature, MANUAL, Attribution.UNKNOWN)
             for guard, attribution in product(ROLLBACK_GUARDS, Attribution):

@@ -237,7 +237,7 @@ class Recorder:
         if last is None or last[1] == 0 or is_early:
             return None
         gap_s, streams = at_s - last[0], min(last[1], tokens)
-        self._sink.metrics.gaps[model].observe(gap_s, streams=streams)
+        self._sink.metrics.gaps[model].observe(gap_s, count=streams)
         self._sink.figures.step(gap_s=gap_s, streams=streams, now_s=now_s)
         self._gap_steps += 1
         if self._gap_steps % self.itl_sample_rate == 0:

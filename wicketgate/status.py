@@ -21,10 +21,11 @@ from rollout.guards import Attribution, Findings
 from rollout.spec import Trouble
 from rollout.stages import Phase
 from wicketgate import snapshot
-from wicketgate.facts import EngineFacts, Facts, Objective, Quantiles, Rollout
+from wicketgate.facts import EngineFacts, Facts, Objective, Quantiles, Rollout, Times
 from wicketgate.metrics import MANUAL
 from wicketgate.model import ModelState
 from wicketgate.snapshot import Identity
+from wicketgate.tallies import PROBE_BUCKETS_S, TimeHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,6 +86,8 @@ class Status:
         self._began_s = sources.clock()
         self._violations: Counter[str] = Counter()
         self._recoveries: Counter[str] = Counter()
+        self.probes = TimeHistogram(PROBE_BUCKETS_S)
+        """How long probes took; told by their routes."""
         self.draining = False
         self.config_error: str | None = None
 
@@ -216,6 +219,7 @@ class Status:
             http1_connections=connections.h1,
             h2=edge.h2,
             arrivals=edge.connections,
+            probes=Times(buckets=self.probes.buckets(), sum_s=self.probes.sum_s),
             limit=sources.limit.value,
             fixed_limit=admission.fixed_limit,
             pipeline_hits_ratio=sources.metrics.pipeline_hits / recorder.pipelined

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +30,11 @@ GAP_BUCKETS_S = (
     *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 """Bucket bounds of gaps between tokens."""
+PROBE_BUCKETS_S = (
+    *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075),
+    *(0.01, 0.02, 0.05, 0.1, 0.5, 1.0),
+)
+"""Bucket bounds of the time to answer a probe; 0.005 is the bar."""
 VARIANTS = ("on", "off")
 """What a decision can come to."""
 CAUSES_OF_ON = (Cause.DIRECT, Cause.STAGE, Cause.CEILING)
@@ -50,21 +54,27 @@ AUTOMATIC = "auto:"
 _ONLY_BY_HAND = (Input.START, Input.STOP, Input.RESUME, Input.RESET)
 
 
-@dataclass(slots=True)
-class GapHistogram:
-    """Weighted counts of gaps between tokens; one `observe` a step, whatever the number of streams."""
+class TimeHistogram:
+    """
+    Weighted counts of times.
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(GAP_BUCKETS_S) + 1))
-    sum_s: float = 0.0
+    Args:
+        bounds_s: Of the buckets.
+    """
 
-    def observe(self, gap_s: float, *, streams: int) -> None:
-        """Count one step's gap for each stream that saw it."""
-        self.counts[bisect_left(GAP_BUCKETS_S, gap_s)] += streams
-        self.sum_s += gap_s * streams
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self._bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, took_s: float, *, count: int = 1) -> None:
+        """Count one time for so many that it took."""
+        self.counts[bisect_left(self._bounds_s, took_s)] += count
+        self.sum_s += took_s * count
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return the counts as Prometheus adds them up: each bound with all that is at most it."""
-        bounds = [*map(str, GAP_BUCKETS_S), "+Inf"]
+        bounds = [*map(str, self._bounds_s), "+Inf"]
         return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
 
 

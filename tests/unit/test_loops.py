@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.fakes import Clock
-from wicketgate.loops import LoopLag, drive, every
+from wicketgate.loops import LoopLag, drive, every, next_tick_s
 
 pytestmark = pytest.mark.anyio
 
@@ -61,11 +61,64 @@ async def test_work_is_repeated() -> None:
         if len(calls) == 2:
             twice.set()
 
-    task = asyncio.create_task(every(0.0, work))
+    task = asyncio.create_task(every(0.001, work))
 
     await asyncio.wait_for(twice.wait(), 5)
     task.cancel()
 
 
+async def test_work_that_fails_ends_its_timer_with_what_it_raised() -> None:
+    def work() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await asyncio.wait_for(every(0.001, work), 5)
+
+
+async def test_a_timer_that_is_cancelled_works_no_more() -> None:
+    calls: list[int] = []
+    task = asyncio.create_task(every(0.001, lambda: calls.append(1)))
+    await settle()
+    task.cancel()
+    await asyncio.wait({task})
+    before = len(calls)
+
+    await asyncio.sleep(0.005)
+
+    assert len(calls) == before
+
+
+@pytest.mark.parametrize("now_s", [9.95, 9.999, 10.0, 10.04])
+async def test_ticks_of_all_periods_fall_on_whole_numbers_of_them(now_s: float) -> None:
+    assert next_tick_s(0.1, now_s=now_s) == pytest.approx(10.1 if now_s > 9.95 else 10.0)
+
+
+async def test_a_timer_that_is_early_does_not_bring_its_tick_twice() -> None:
+    assert next_tick_s(0.5, now_s=next_tick_s(0.5, now_s=7.1) - 0.001) == 8.0
+
+
 async def test_a_loop_that_is_on_time_has_no_lag() -> None:
-    assert LoopLag(clock=Clock()).worst_s == 0.0
+    clock = Clock()
+    lag = LoopLag(clock=clock)
+    lag.tick()
+
+    clock.now_s = next_tick_s(lag.TICK_S, now_s=clock())
+    lag.tick()
+
+    assert lag.worst_s == 0.0
+
+
+async def test_the_worst_of_the_last_ten_ticks_is_told() -> None:
+    clock = Clock()
+    lag = LoopLag(clock=clock)
+    lag.tick()
+    clock.now_s = next_tick_s(lag.TICK_S, now_s=clock()) + 0.03
+    lag.tick()
+    worst_s = [lag.worst_s]
+
+    for _ in range(10):
+        clock.now_s = next_tick_s(lag.TICK_S, now_s=clock())
+        lag.tick()
+    worst_s.append(lag.worst_s)
+
+    assert worst_s == [pytest.approx(0.03), 0.0]

@@ -82,7 +82,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def samples(metrics: Metrics) -> Page:
-    metrics.gaps["demo"].observe(0.03, streams=5)
+    metrics.gaps["demo"].observe(0.03, count=5)
     return page(metrics)
 
 

@@ -11,7 +11,14 @@ from rollout.assignment import FlagSnapshot
 from rollout.spec import Feature, Key, Mode, Spec
 from rollout.stages import TRANSITIONS, Input, Phase, State, apply
 from wicketgate.api.requests import KEY_FIELDS
-from wicketgate.tallies import LEVELS, Decisions, EndedRequests, Transitions, possible_changes
+from wicketgate.tallies import (
+    LEVELS,
+    Decisions,
+    EndedRequests,
+    TimeHistogram,
+    Transitions,
+    possible_changes,
+)
 
 NOBODY: frozenset[str] = frozenset()
 STAGED = Feature(name="ttft_pipeline", mode=Mode.STAGED)
@@ -31,6 +38,17 @@ def snapshot(percentage: float = 10.0, *, key: Key = Key.SESSION, killed: bool =
     features = (replace(STAGED, key=key), Feature(name="qos_monitoring"))
     running = state(share_millipercent=round(1000 * percentage))
     return FlagSnapshot(spec(*features), {"ttft_pipeline": running}, killed=killed)
+
+
+def test_a_time_counts_in_every_bucket_whose_bound_it_does_not_exceed() -> None:
+    histogram = TimeHistogram((0.005, 0.01))
+
+    histogram.observe(0.005)
+    histogram.observe(0.007, count=3)
+    histogram.observe(1.0)
+
+    assert histogram.buckets() == [("0.005", 1.0), ("0.01", 4.0), ("+Inf", 5.0)]
+    assert histogram.sum_s == pytest.approx(1.026)
 
 
 def test_a_decision_counts_for_every_feature_with_the_cause_of_its_share() -> None:

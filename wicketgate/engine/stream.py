@@ -39,6 +39,25 @@ class TokenStream:
     are for the consumer, of which there is one; the rest is the client's.
     """
 
+    # Here, and in all that a token goes through: a step touches one stream after the other, out of cold
+    # caches, and with a dictionary in each it costs 5 to 10 % more.
+    __slots__ = (
+        "_emitted",
+        "_fresh",
+        "_logprobs",
+        "_on_cancel",
+        "_prompt",
+        "_sampling",
+        "_service",
+        "_waiter",
+        "_was_started",
+        "cached_tokens",
+        "finished",
+        "from_disk",
+        "id",
+        "on_news",
+    )
+
     def __init__(
         self,
         stream_id: int,

@@ -64,6 +64,21 @@ class Desk(Protocol):
 class Answer:
     """What `Answer` of the API layer says."""
 
+    __slots__ = (
+        "_desk",
+        "_is_over",
+        "_ready",
+        "_record",
+        "_run",
+        "_stream",
+        "_text",
+        "_timer",
+        "_waiter",
+        "flags",
+        "on_news",
+        "prompt_ids",
+    )
+
     def __init__(self, desk: Desk, run: Run) -> None:
         self._desk = desk
         self._run = run

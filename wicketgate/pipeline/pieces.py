@@ -1,16 +1,20 @@
-"""What an answer is made of, in the order in which it becomes certain (pure)."""
+"""
+What an answer is made of, in the order in which it becomes certain (pure).
+
+One is made for each token: a frozen dataclass takes 1 us for that, a Struct a tenth of it (Linux CPU).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from wicketgate.inference import TokenLogprob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextChunk:
+class TextChunk(msgspec.Struct, frozen=True, kw_only=True):
     """Visible text that became certain since the last look; never empty."""
 
     text: str
@@ -20,16 +24,14 @@ class TextChunk:
     """Those of exactly the tokens that `text` is made of, when the request asked for them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReasoningChunk:
+class ReasoningChunk(msgspec.Struct, frozen=True, kw_only=True):
     """Text that the model thinks before it answers; never empty."""
 
     text: str
     tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOpened:
+class CallOpened(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call begins: its arguments follow as CallArguments of the same index."""
 
     index: int
@@ -37,8 +39,7 @@ class CallOpened:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallArguments:
+class CallArguments(msgspec.Struct, frozen=True, kw_only=True):
     """More of a call's arguments. Joined, all of a call's are the text of one JSON object, `{}` at least."""
 
     index: int
