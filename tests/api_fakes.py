@@ -218,9 +218,11 @@ def make_app(
     """
     if routes is None:
         from wicketgate.api.app import create_app
+        from wicketgate.api.health import Probes
 
         health = more.pop("health", READY)
-        return create_app(backend or make_backend(answers, **more), health_facts=lambda: health)
+        backend = backend or make_backend(answers, **more)
+        return create_app(backend, probes=Probes(backend.edge, lambda: health))
     backend = backend or make_backend(answers, **more)
     default = Endpoint(backend.edge, not_found, methods=None)
     return Router([*routes(backend)], redirect_slashes=False, default=default)

@@ -138,6 +138,14 @@ async def test_all_inputs_together_have_a_bound(desk: FakeDesk) -> None:
     assert desk.engine.asked == []
 
 
+async def test_as_many_token_ids_are_taken_as_tokens_are(desk: FakeDesk) -> None:
+    app = make_app(routes=embedding_routes, jobs=desk.jobs(), models=[replace(CARD, context_tokens=1000)])
+
+    reply = await Client(app).ask(PATH, {"model": "demo", "input": [[5] * 150] * (MAX_TOKENS // 150)})
+
+    assert reply.status == 200
+
+
 async def test_more_numbers_than_are_written_at_once_are_refused_with_the_form_that_works(
     desk: FakeDesk,
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wicketgate.api.fields import distance, path_of, unknown_names
+from wicketgate.api.fields import Arguments, distance, path_of, unknown_names
+from wicketgate.api.value_count import MORE_VALUES
 from wicketgate.errors import InvalidRequestError
 
 KNOWN = {"temperature", "messages", "stop", "top_k"}
@@ -38,3 +39,17 @@ def test_a_short_or_distant_name_is_only_unknown(name):
 
 def test_a_place_is_written_as_clients_write_it_without_the_names_of_alternatives():
     assert path_of(("messages", 0, "content", "<parts>", 1, "type")) == "messages[0].content[1].type"
+
+
+def test_the_arguments_of_all_calls_together_have_the_bounds_of_a_body():
+    given = Arguments()
+    half = MORE_VALUES // 2
+    text = '{"a":[' + "{}," * (half - 1) + "{}]}"
+    given.read(text, param="first")
+    given.read(text, param="second")
+
+    with pytest.raises(InvalidRequestError, match=f"third must have at most {MORE_VALUES} values") as refusal:
+        given.read('{"a":[1]}', param="third")
+
+    assert "those of such fields before it counted" in refusal.value.message
+    assert (refusal.value.param, refusal.value.code) == ("third", "array_above_max_length")

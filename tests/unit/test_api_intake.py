@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -15,7 +16,7 @@ from wicketgate.api.endpoint import ApiSettings, Endpoint
 from wicketgate.api.intake import INLINE_BYTES, Intake, beside, ignored_headers, read_intake
 from wicketgate.api.requests import Arrival
 from wicketgate.api.value_count import MORE_VALUES
-from wicketgate.errors import InvalidRequestError
+from wicketgate.errors import InvalidRequestError, OverloadedError
 
 pytestmark = pytest.mark.anyio
 BODY = json.dumps({"a": 1, "b": None}).encode()
@@ -130,8 +131,53 @@ async def test_a_long_body_is_understood_beside_the_event_loop_one_at_a_time() -
 
     assert await beside(backend, short, threading.get_ident) == threading.get_ident()
     assert await beside(backend, long, threading.get_ident) != threading.get_ident()
-    assert await beside(backend, long, backend.reading.locked)
-    assert not await beside(backend, short, backend.reading.locked)
+
+
+async def test_what_a_cancelled_call_has_begun_ends_before_the_next_begins_and_what_waits_is_not_done() -> (
+    None
+):
+    backend, done = make_backend(), []
+    arrival = Arrival(id="req_1", arrived_s=0.0, session=None, client=None, connection=None)
+    long = Intake(fields={}, size_bytes=INLINE_BYTES + 1, arrival=arrival)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        has_begun.set()
+        may_end.wait(10)
+        done.append("first")
+
+    calls = [
+        asyncio.create_task(beside(backend, long, work))
+        for work in (first, lambda: done.append("second"), lambda: done.append("third"))
+    ]
+    await asyncio.to_thread(has_begun.wait, 10)
+    for call in calls[:2]:
+        call.cancel()
+    await asyncio.gather(*calls[:2], return_exceptions=True)
+    begun_early = list(done)
+    may_end.set()
+    await calls[2]
+
+    assert begun_early == []
+    assert done == ["first", "third"]
+
+
+async def test_a_long_body_whose_turn_does_not_come_is_refused_and_never_read() -> None:
+    backend, done = make_backend(), []
+    arrival = Arrival(id="req_1", arrived_s=0.0, session=None, client=None, connection=None)
+    long = Intake(fields={}, size_bytes=INLINE_BYTES + 1, arrival=arrival)
+    may_end = threading.Event()
+    first = asyncio.create_task(beside(backend, long, lambda: may_end.wait(10)))
+    await asyncio.sleep(0)
+
+    with pytest.raises(OverloadedError, match="too many of more than 32768 bytes") as refusal:
+        await beside(backend, long, lambda: done.append("second"), turn_s=0)
+    may_end.set()
+    await first
+    await beside(backend, long, lambda: done.append("third"))
+
+    assert refusal.value.retry_after_s is not None
+    assert done == ["third"]
 
 
 def test_unknown_fields_are_named_in_a_header_or_refused() -> None:

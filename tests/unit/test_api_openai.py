@@ -545,6 +545,7 @@ async def test_a_prompt_that_is_echoed_with_its_tokens_is_tokenised_once():
     await completion(answers, jobs=FakeJobs(), echo=True, logprobs=0, n=2)
 
     assert [request.prompt for request in answers.requests] == [TokenPrompt(ids=(256, 104, 105))] * 2
+    assert answers.requests[0].prompt is answers.requests[1].prompt, "a client's limits would count it twice"
 
 
 async def test_of_no_tokens_at_all_the_prompt_can_be_rated():

@@ -39,11 +39,12 @@ class Store:
 
     def __init__(self, items=None, *, params=None, keys=None, **settings):
         self.now_s = 0.0
+        self.models = [MODEL]
         self.answers = FakeAnswers() if items is None else FakeAnswers(items)
         self._app = make_app(
             self.answers,
             routes=lambda backend: response_routes(backend, params=params),
-            models=[MODEL],
+            models=self.models,
             clock=lambda: self.now_s,
             keys=keys,
             settings=ApiSettings(**settings),
@@ -198,6 +199,46 @@ async def test_what_is_brought_from_stored_answers_has_the_bound_of_a_body():
 
     assert (reply.status, reply.error["param"]) == (400, "previous_response_id")
     assert "10000 bytes (server.max_body_bytes)" in reply.error["message"]
+
+
+async def test_an_item_that_is_sent_whole_brings_nothing_of_the_answer_that_it_was_in():
+    store = Store(max_body_bytes=10_000)
+    items = []
+    for _ in range(4):
+        name = await store.put(instructions="x" * 4_000, input=[{"role": "user", "content": "hi"}, *items])
+        items += (await store.get(name)).json["output"]
+
+    said = [message["content"] for message in store.answers.requests[-1].prompt.messages[1:]]
+    assert said == ["hi", *["Hello"] * 3]
+
+
+async def test_a_long_conversation_finds_that_no_model_is_served():
+    store = Store()
+    first = await store.put(input="x" * 40_000)
+    store.models.clear()
+
+    reply = await store.ask(body=BODY | {"previous_response_id": first})
+
+    assert (reply.status, reply.error["param"]) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        (
+            '"tools":[{"type":"function","name":"f","parameters":{"properties":{"a":{"maximum":1e999}}}}]',
+            "tools[0].parameters",
+        ),
+        ('"store":true,"input":[{"role":"user","content":"hi","more":1e999}]', "input"),
+    ],
+)
+async def test_a_number_that_cannot_be_written_back_is_refused_before_the_answer_begins(field, param):
+    store = Store()
+
+    reply = await store.ask(body=b'{"model":"demo","input":"hi","stream":true,%b}' % field.encode())
+
+    assert (reply.status, reply.error["param"]) == (400, param)
+    assert not store.answers.requests
 
 
 async def test_an_item_of_a_stored_response_may_be_named_in_place_of_it():

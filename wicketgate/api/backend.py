@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,5 +30,7 @@ class Backend:
     """Monotonic seconds."""
     unix_clock: Callable[[], float]
     """Wall time, for `created`."""
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a long body is read beside the event loop."""
+    reading: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
+    )
+    """Reads long bodies beside the event loop, one at a time."""

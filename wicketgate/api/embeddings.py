@@ -73,7 +73,7 @@ class _Embeddings:
     async def embed(self, exchange: Exchange) -> None:
         """Answer POST /v1/embeddings."""
         backend = self._backend
-        intake = await read_intake(exchange, backend)
+        intake = await read_intake(exchange, backend, most_ids=MAX_TOKENS)
         refuses = backend.edge.settings().refuses_unknown_fields
         cards = backend.models()
 

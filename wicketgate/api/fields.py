@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticKnownError, from_json
 
-from wicketgate.api.value_count import MAX_NAMES, ValueCount, parts_of
+from wicketgate.api.value_count import ValueCount, parts_of
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -107,27 +107,32 @@ def read_object(data: bytes) -> dict[str, Any]:
     return {name: field for name, field in value.items() if field is not None}
 
 
-def read_arguments(text: str, *, param: str) -> dict[str, Any]:
-    """
-    Read what a call was given, a JSON object as text; no text is none.
+class Arguments:
+    """Reads what the calls of a request were given; all of them together may have the values of one body."""
 
-    Raises:
-        InvalidRequestError: it is something else, or has too many values.
-    """
-    data = text.encode()
-    if len(data) > MAX_NAMES:
-        count = ValueCount(param=param)
+    def __init__(self) -> None:
+        self._before: ValueCount | None = None
+
+    def read(self, text: str, *, param: str) -> dict[str, Any]:
+        """
+        Read what a call was given, a JSON object as text; no text is none.
+
+        Raises:
+            InvalidRequestError: it is something else, or has too many values.
+        """
+        data = text.encode()
+        self._before = count = ValueCount(param=param, before=self._before)
         for part in parts_of(data):
             count.add(part)
-    value: object = {}
-    if text.strip():
-        try:
-            value = from_json(data, allow_inf_nan=False)
-        except ValueError:
-            value = None
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"{param} must be a JSON object as text", param=param)
-    return value
+        value: object = {}
+        if text.strip():
+            try:
+                value = from_json(data, allow_inf_nan=False)
+            except ValueError:
+                value = None
+        if not isinstance(value, dict):
+            raise InvalidRequestError(f"{param} must be a JSON object as text", param=param)
+        return value
 
 
 def validate(model: type[Body], fields: Mapping[str, Any]) -> Body:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from wicketgate.api.fields import read_object, unknown_names
 from wicketgate.api.requests import Arrival
 from wicketgate.api.value_count import MAX_NAMES, ValueCount, parts_of
-from wicketgate.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedEncodingError
+from wicketgate.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    PayloadTooLargeError,
+    UnsupportedEncodingError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -28,6 +33,9 @@ _PIECE_BYTES: Final = 256 * 1024
 INLINE_BYTES: Final = 32 * 1024
 """What a longer body means is found out beside the event loop; of this one it takes 5 ms (Linux CPU)."""
 
+TURN_S: Final = 30.0
+"""So long a long body waits until those before it are understood: each takes up to a second (Linux CPU)."""
+
 T = TypeVar("T")
 
 
@@ -42,9 +50,14 @@ class Intake:
     arrival: Arrival
 
 
-async def read_intake(exchange: Exchange, backend: Backend) -> Intake:
+async def read_intake(exchange: Exchange, backend: Backend, *, most_ids: int = 0) -> Intake:
     """
     Read a request's body.
+
+    Args:
+        exchange: Whose body it is.
+        backend: Knows the models.
+        most_ids: So many token ids may be sent, where that is more than the longest context.
 
     Raises:
         InvalidRequestError: it is no JSON object, of too many values, or of another content type.
@@ -78,7 +91,7 @@ async def read_intake(exchange: Exchange, backend: Backend) -> Intake:
         )
     if len(data) > MAX_NAMES:
         longest = max((card.context_tokens for card in backend.models()), default=0)
-        await count_values(data, most_ids=longest)
+        await count_values(data, most_ids=max(longest, most_ids))
     return Intake(fields=read_object(data), size_bytes=len(data), arrival=arrival)
 
 
@@ -95,22 +108,32 @@ async def count_values(data: bytes, *, most_ids: int) -> None:
         await asyncio.sleep(0)
 
 
-async def beside(backend: Backend, intake: Intake, work: Callable[[], T]) -> T:
+async def beside(backend: Backend, intake: Intake, work: Callable[[], T], *, turn_s: float = TURN_S) -> T:
     """
     Find out what a body means; of a long one on a thread, where others have a turn every few milliseconds.
 
     Args:
-        backend: Sees to it that there is one such thread at a time: each more would take turns too.
+        backend: Has one such thread: each more would take turns too.
         intake: The body.
         work: Finds out, and touches nothing else.
+        turn_s: So long it may take, those before it counted.
 
     Raises:
         InvalidRequestError: as `work` does.
+        OverloadedError: too many long bodies came before it.
     """
     if intake.size_bytes <= INLINE_BYTES:
         return work()
-    async with backend.reading:
-        return await asyncio.to_thread(work)
+    # Who is cancelled leaves the line; work that has begun goes on, and the next waits for it all the same.
+    try:
+        async with asyncio.timeout(turn_s):
+            return await asyncio.get_running_loop().run_in_executor(backend.reading, work)
+    except TimeoutError:
+        raise OverloadedError(
+            f"the body was not read within {turn_s:g} s: too many of more than {INLINE_BYTES} bytes came"
+            " before it; try again later",
+            retry_after_s=turn_s,
+        ) from None
 
 
 async def unpacked(data: bytes, *, max_bytes: int) -> bytes:

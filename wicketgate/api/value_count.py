@@ -35,15 +35,19 @@ class ValueCount:
     Args:
         most_ids: Token ids of the longest prompt that may be sent.
         param: The field that is such a text; None is the whole body.
+        before: Of the text before this one, where several share the bounds.
     """
 
-    def __init__(self, *, most_ids: int = 0, param: str | None = None) -> None:
-        self.names = 0
+    def __init__(
+        self, *, most_ids: int = 0, param: str | None = None, before: ValueCount | None = None
+    ) -> None:
+        self.names: int = 0 if before is None else before.names
         """Of fields."""
-        self.values = 0
+        self.values: int = 0 if before is None else before.values
         """Entries of lists, and fields but for the first of each object."""
         self._param = param
         self._name = "the body" if param is None else param
+        self._shared = "" if before is None else ", those of such fields before it counted"
         self._most_values = MORE_VALUES + most_ids
         self._is_inside = False
         """The last part ended within a text."""
@@ -76,7 +80,8 @@ class ValueCount:
     def _require(self, count: int, most: int, kind: str) -> None:
         if count > most:
             raise InvalidRequestError(
-                f"{self._name} must have at most {most} {kind}, got {count} or more; send less at a time",
+                f"{self._name} must have at most {most} {kind}{self._shared}, got {count} or more;"
+                " send less at a time",
                 param=self._param,
                 code="array_above_max_length",
             )

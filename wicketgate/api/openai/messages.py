@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wicketgate.api.fields import read_arguments
+from wicketgate.api.fields import Arguments
 from wicketgate.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ def template_messages(messages: Sequence[Message]) -> tuple[dict[str, object], .
         InvalidRequestError: one holds nothing or what is not supported, or answers a call that nobody made.
     """
     called: set[str] = set()
-    return tuple(_message(message, f"messages[{i}]", called) for i, message in enumerate(messages))
+    given = Arguments()
+    return tuple(_message(message, f"messages[{i}]", called, given) for i, message in enumerate(messages))
 
 
-def _message(message: Message, where: str, called: set[str]) -> dict[str, object]:
+def _message(message: Message, where: str, called: set[str], given: Arguments) -> dict[str, object]:
     # Templates know "system"; OpenAI's "developer" means the same.
     role = "system" if message.role == "developer" else message.role
     rendered: dict[str, object] = {"role": role, "content": _content(message, where)}
@@ -39,7 +40,8 @@ def _message(message: Message, where: str, called: set[str]) -> dict[str, object
             param = f"{where}.tool_calls"
             raise InvalidRequestError(f"{param} needs role assistant, got {role}", param=param)
         rendered["tool_calls"] = [
-            _call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls)
+            _call(call, f"{where}.tool_calls[{index}]", given)
+            for index, call in enumerate(message.tool_calls)
         ]
         called.update(call.id for call in message.tool_calls)
     return rendered
@@ -80,9 +82,9 @@ def _answered(call_id: str | None, param: str, called: set[str]) -> str:
     return call_id
 
 
-def _call(call: Call, where: str) -> dict[str, object]:
+def _call(call: Call, where: str, given: Arguments) -> dict[str, object]:
     """Templates read arguments by name, so that they get the object that the text holds."""
-    arguments = read_arguments(call.function.arguments, param=f"{where}.function.arguments")
+    arguments = given.read(call.function.arguments, param=f"{where}.function.arguments")
     return {
         "id": call.id,
         "type": "function",

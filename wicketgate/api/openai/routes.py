@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from wicketgate.api.exchange import Exchange, Headers
     from wicketgate.api.intake import Intake
     from wicketgate.api.openai.bodies import CommonBody
+    from wicketgate.api.quotas import Grant
     from wicketgate.api.requests import Arrival, ModelCard
     from wicketgate.inference import InferenceRequest
 
@@ -91,7 +93,8 @@ class _OpenAI:
         cards = self.backend.models()
         call = await beside(self.backend, intake, lambda: self._completion_call(intake, cards))
         if call.body.max_tokens == 0:
-            await JobCall(exchange, self.backend).run(call.without_answers, headers=call.headers)
+            work = functools.partial(call.without_answers, exchange.grant)
+            await JobCall(exchange, self.backend).run(work, headers=call.headers)
             return None
         if call.body.echo and call.body.logprobs is not None:
             await JobCall(exchange, self.backend).result(call.assess)
@@ -167,21 +170,33 @@ class _Completion:
                     param="prompt",
                     code="array_above_max_length",
                 )
+            prompt = TokenPrompt(ids=ids)
             requests = [
-                replace(request, prompt=TokenPrompt(ids=ids))
-                for request in self.requests[first : first + self._samples]
+                replace(request, prompt=prompt) for request in self.requests[first : first + self._samples]
             ]
             entries = await self._backend.jobs.prompt_logprobs(requests[0], top=self.body.logprobs or 0)
             self._begun[place] = replace(begun, ids=ids, entries=tuple(entries))
             self.requests = (*self.requests[:first], *requests, *self.requests[first + self._samples :])
 
-    async def without_answers(self) -> Mapping[str, object]:
-        """Return the answer where no token is wanted: what is known of the prompts."""
+    async def without_answers(self, grant: Grant | None) -> Mapping[str, object]:
+        """
+        Return the answer where no token is wanted: what is known of the prompts.
+
+        Args:
+            grant: What the client's limits hold for it; tokens count where they are computed.
+
+        Raises:
+            WicketgateError: refused or failed.
+        """
+        counts = [len(await self._tokens(place)) for place in range(len(self._begun))]
         if self.body.echo and self.body.logprobs is not None:
+            if grant is not None:
+                grant.charge(sum(counts))
             await self.assess()
+            if grant is not None:
+                grant.spend(sum(counts))
         ends = []
-        for place in range(len(self._begun)):
-            count = len(self._begun[place].ids or await self._tokens(place))
+        for count in counts:
             end = Finished(reason=FinishReason.LENGTH, prompt_tokens=count, completion_tokens=0)
             ends += [end] * self._samples
         return self.form().unanswered(ends)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from wicketgate.api.dialects import PartCount, kind_at, missing, read_at, wrong
-from wicketgate.api.fields import read_arguments
+from wicketgate.api.fields import Arguments
 from wicketgate.api.responses.bodies import (
     CallItem,
     CallOutputItem,
@@ -93,6 +93,7 @@ class _Reader:
         self._names: dict[str, str] = {}
         """Functions called, by call."""
         self._parts = PartCount()
+        self._given = Arguments()
 
     def read(self, place: str, item: Item) -> None:
         kind = item["type"]
@@ -135,7 +136,7 @@ class _Reader:
                 message["content"] = text
 
     def _call(self, place: str, item: CallItem) -> None:
-        arguments = read_arguments(item.arguments, param=f"{place}.arguments")
+        arguments = self._given.read(item.arguments, param=f"{place}.arguments")
         message = self._assistant()
         calls = message.setdefault("tool_calls", [])
         assert isinstance(calls, list)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from transport import sse
 from wicketgate.api import schemas
 from wicketgate.api.dialects import (
     answer_grammar,
@@ -100,6 +101,19 @@ def read_request(
     return Meant(request=request, about=_about(body, request, tools=tools.kept), dropped=tools.dropped)
 
 
+def finite_json(value: object, *, param: str) -> bytes:
+    """
+    Write what a response brings back of its request.
+
+    Raises:
+        InvalidRequestError: it holds a number as 1e999, which reads as infinite.
+    """
+    try:
+        return sse.json_bytes(value)
+    except ValueError:
+        raise InvalidRequestError(f"{param} must hold no number beyond 1.8e308", param=param) from None
+
+
 def _sampling(
     body: ResponsesBody, plan: ToolPlan, *, card: ModelCard, arrival: Arrival, max_tokens: int
 ) -> Sampling:
@@ -126,6 +140,7 @@ def _tools(given: Sequence[object]) -> _Tools:
         kind = kind_at(place, value)
         if kind == "function":
             tool = read_at(place, FunctionTool, value)
+            finite_json(tool.parameters, param=f"{place}.parameters")
             kept[index] = Tool(
                 name=tool.name,
                 description=tool.description,

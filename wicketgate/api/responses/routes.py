@@ -18,7 +18,7 @@ from wicketgate.api.order import Order
 from wicketgate.api.requests import find_model
 from wicketgate.api.responses.bodies import FIELDS, ResponsesBody, read_body
 from wicketgate.api.responses.input import read_items, read_messages
-from wicketgate.api.responses.requests import read_request
+from wicketgate.api.responses.requests import finite_json, read_request
 from wicketgate.api.responses.store import ResponseStore, Stored, StoreParams
 from wicketgate.api.responses.wire import ResponseForm
 from wicketgate.errors import InvalidRequestError, NotFoundError
@@ -177,7 +177,7 @@ class _Responses:
                 code="string_above_max_length",
             )
         if len(kept.items) > INLINE_BYTES:
-            await count_values(kept.items, most_ids=max(card.context_tokens for card in cards))
+            await count_values(kept.items, most_ids=max((card.context_tokens for card in cards), default=0))
         return kept
 
     def _earlier(self, owner: str | None, name: object) -> bytes:
@@ -196,19 +196,33 @@ class _Responses:
 
     def _referred(self, owner: str | None, given: object) -> dict[str, bytes]:
         """Return the stored answers that an input's references name, by their ids."""
+        if not isinstance(given, list) or len(given) > MAX_ITEMS:  # which is refused when it is read
+            return {}
+        # Items that were sent whole have the ids of their answers too, and bring nothing.
         names = (
-            [item.get("id") for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+            item.get("id")
+            for item in given
+            if isinstance(item, dict) and item.get("type") == "item_reference"
         )
         matches = (_ITEM_ID.match(name) for name in names if isinstance(name, str))
         answers = {f"resp_{match[1]}" for match in matches if match is not None}
-        now_s = self.backend.clock()
-        found = {name: self.store.get(owner, name, now_s=now_s) for name in answers}
-        return {name: stored.response for name, stored in found.items() if stored is not None}
+        found = self.store.find(owner, answers, now_s=self.backend.clock())
+        return {name: stored.response for name, stored in found.items()}
 
     def _keep(self, owner: str | None, asked: Sequence[Item]) -> Callable[[Mapping[str, Any]], None]:
+        """
+        Return what keeps an answer, and what was asked with it: that is written now, not on the event loop.
+
+        Raises:
+            InvalidRequestError: it holds a number that cannot be written.
+        """
+        begun = finite_json(asked, param="input").removesuffix(b"]")
+        count = len(asked)
+
         def keep(response: Mapping[str, Any]) -> None:
-            items = [*asked, *response["output"]]
-            stored = Stored(response=sse.json_bytes(response), items=sse.json_bytes(items), asked=len(asked))
+            output = sse.json_bytes(response["output"]).removeprefix(b"[")
+            items = begun + (b"," if response["output"] else b"") + output
+            stored = Stored(response=sse.json_bytes(response), items=items, asked=count)
             self.store.put(owner, response["id"], stored, now_s=self.backend.clock())
 
         return keep

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,12 @@ class ResponseStore:
         self._expire(now_s)
         entry = self._owned[owner].get(name) if owner in self._owned else None
         return None if entry is None else entry.stored
+
+    def find(self, owner: str | None, names: Iterable[str], *, now_s: float) -> dict[str, Stored]:
+        """Return those of many answers that this owner has, by their ids."""
+        self._expire(now_s)
+        entries = self._owned.get(owner) or OrderedDict[str, _Entry]()
+        return {name: entries[name].stored for name in names if name in entries}
 
     def delete(self, owner: str | None, name: str, *, now_s: float) -> bool:
         """Forget an answer; whether there was one."""
