@@ -111,7 +111,7 @@ class Connection:
         if self.is_over:
             return []
         if now_s >= self._deadlines.drain_s:
-            self._settle()
+            self._settle(is_idle=not self._streams)
         stall_s = self._params.stall_s
         reason = self._deadlines.passed(now_s=now_s)
         if self._sending.shut_since_s is not None and now_s >= self._sending.shut_since_s + stall_s:
@@ -205,7 +205,8 @@ class Connection:
             return
         self._counters.goaways[reason] += 1
         last_id = self._wire.highest_inbound_stream_id
-        self._out += self._farewell.begin(reason, last_id=last_id, is_idle=not self._streams)
+        idle_s = self._deadlines.idle_for_s(now_s=now_s)
+        self._out += self._farewell.begin(reason, last_id=last_id, idle_s=idle_s)
         self._deadlines.drain_s = now_s + self._params.drain_s
         self._end_if_done()
 
@@ -275,7 +276,7 @@ class Connection:
                     for stream in self._streams.values():
                         self._sending.opened(stream)
             case h2_events.PingAckReceived(ping_data=data) if data == PING and self._farewell.reason:
-                self._settle()
+                self._settle(is_idle=False)
             case _:
                 pass  # acknowledgements, pings that h2 has answered, windows of streams that are gone
 
@@ -289,7 +290,7 @@ class Connection:
         stream_id = event.stream_id
         headers: Headers = [(bytes(name), bytes(value)) for name, value in event.headers]
         is_complete = event.stream_ended is not None
-        self._farewell.met(headers)
+        self._farewell.met(headers, is_alone=not self._streams)
         if self._farewell.is_settled or len(self._streams) >= self._params.max_streams:
             self._counters.streams_refused += 1
             self._wire.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
@@ -370,11 +371,12 @@ class Connection:
         if not self._budgets.provoked(weight, now_s=now_s):
             self._give_up(CloseReason.PROVOKED_RESET_FLOOD, ErrorCodes.ENHANCE_YOUR_CALM)
 
-    def _settle(self) -> None:
+    def _settle(self, *, is_idle: bool) -> None:
         """Tell the client which stream was the last."""
         if not self._farewell.is_settled:
             self._deadlines.drain_s = inf
-            self._out += self._farewell.settle(last_id=self._wire.highest_inbound_stream_id)
+            last_id = self._wire.highest_inbound_stream_id
+            self._out += self._farewell.settle(last_id=last_id, is_idle=is_idle)
             self._end_if_done()
 
     def _end_if_done(self) -> None:

@@ -60,6 +60,10 @@ class Deadlines:
         if self._idle_s == inf:
             self._idle_s = now_s + self._keep_alive_s
 
+    def idle_for_s(self, *, now_s: float) -> float:
+        """Return how long no stream was open; negative while one is."""
+        return now_s - (self._idle_s - self._keep_alive_s)
+
     def passed(self, *, now_s: float) -> CloseReason | None:
         """Say which deadline has passed, that of the drain apart."""
         if now_s >= self._preface_s:

@@ -3,8 +3,9 @@ How a client is told that its connection ends, so that it loses nothing (pure).
 
 It is told twice (RFC 9113 section 6.8): at once that no more streams will be taken, with the highest id, so
 that requests on their way are still served; and after a round trip which was the last. A client that breaks
-at a GOAWAY gets one only where it has no stream. Else its streams are served, later ones refused after a
-round trip, and with the end of the last stream the connection is closed, without a word.
+at a GOAWAY gets one only where it has no stream, and has read the ends of those it had. Else its streams are
+served, later ones refused after a round trip, and with the end of the last stream the connection is closed,
+without a word.
 
 | header of a client's first request | who sends it |
 |---|---|
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 PING: Final = b"drained?"
 """Its answer comes after whatever the client sent before it was told."""
+READ_S: Final = 1.0
+"""So long after the ends of several streams their client has read them."""
 _BREAKING: Final = {
     b"user-agent": re.compile(rb"python-httpx2?/|\w+/Python \d"),
     b"x-stainless-lang": re.compile(rb"python"),
@@ -57,32 +60,42 @@ def breaks_at_goaway(headers: Headers) -> bool:
 class Farewell:
     """What one client is told. Verbs return the frames that say it."""
 
-    __slots__ = ("_breaks", "is_settled", "reason")
+    __slots__ = ("_breaks", "_is_alone", "is_settled", "reason")
 
     def __init__(self) -> None:
         self._breaks: bool | None = None
+        self._is_alone = True
         self.reason: CloseReason | None = None
         """Why the connection ends; None while it does not."""
         self.is_settled = False
         """Which stream was the last: those after it are refused, and it ends the connection."""
 
-    def met(self, headers: Headers) -> None:
-        """Look at a request; the first tells who the client is."""
+    def met(self, headers: Headers, *, is_alone: bool) -> None:
+        """Look at a request, with or without others beside it; the first tells who the client is."""
+        self._is_alone = is_alone
         if self._breaks is None:
             self._breaks = breaks_at_goaway(headers)
 
-    def begin(self, reason: CloseReason, *, last_id: int, is_idle: bool) -> bytes:
-        """Say that no more streams will be taken, and ask for a sign that it was heard."""
+    def begin(self, reason: CloseReason, *, last_id: int, idle_s: float) -> bytes:
+        """
+        Say that no more streams will be taken, and ask for a sign that it was heard.
+
+        Args:
+            reason: Why.
+            last_id: The client's last stream.
+            idle_s: How long it has had none; negative while it has.
+        """
         self.reason = reason
         if not self._breaks:
             return _goaway(frames.MAX_STREAM_ID) + frames.ping(PING)
+        is_idle = idle_s >= (0 if self._is_alone else READ_S)
         self.is_settled = is_idle  # it would not read a PING now
         return _goaway(last_id) if is_idle else frames.ping(PING)
 
-    def settle(self, *, last_id: int) -> bytes:
-        """Say which stream was the last."""
+    def settle(self, *, last_id: int, is_idle: bool) -> bytes:
+        """Say which stream was the last, to a client that has one or, long since, none."""
         self.is_settled = True
-        return b"" if self._breaks else _goaway(last_id)
+        return b"" if self._breaks and not is_idle else _goaway(last_id)
 
 
 def _goaway(last_id: int) -> bytes:

@@ -12,8 +12,9 @@ one that has asked for a path that nobody serves, and is bounded as that is, by 
 Neither of the simpler rules would do. To refuse the newest lets a stranger shut out everybody behind its
 address, by a few connections that are silent. To put out the oldest at once lets it shut out those whose
 network is slow, and hits clients that come in hundreds: a pool of connections that starts, an office behind
-one address. Here they wait for a handshake or two, and behind a stranger's silent ones for `stay_s`.
-Addresses take turns, so that a long line of one holds up no other.
+one address. Here they wait for a handshake or two, and behind a stranger's silent ones for `stay_s` for as
+many of them as there are places: 40 s behind a thousand of their own address. Addresses take turns, so that a
+long line of one holds up no other.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_300_clients_that_connect_at_once_are_all_answered(like_a_mac: Gateway) 
     connections = [socket.create_connection((HOST, like_a_mac.port), LIMIT_S) for _ in range(CONNECTIONS)]
 
     for connection in connections:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     answers = [connection.recv(12) for connection in connections]
     for connection in connections:
         connection.close()

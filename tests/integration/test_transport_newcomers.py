@@ -123,7 +123,7 @@ async def test_one_that_has_begun_to_speak_holds_no_place(beginning):
 
 async def test_many_at_once_behind_one_address_are_all_served(tmp_path):
     authority = trustme.CA()
-    server = await serve(newcomers=places(4), **certificate(tmp_path, authority))
+    server = await serve(newcomers=places(4, stay_s=30.0), **certificate(tmp_path, authority))
     trust = trusting(authority)
 
     answers = await asyncio.gather(*(ask(server, verify=trust) for _ in range(40)))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MOST_S: Final = 60.0
 PROBES: Final = 100
-PROBE: Final = b"GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n"
+PROBE: Final = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
 STREAM_BYTES: Final = 20 * 1024
 TOKEN_BYTES: Final = 36
 """Of a token that is kept, so that another engine host could go on: its number, and a place in a list."""

@@ -61,7 +61,7 @@ def plan(number: int, body: bytes, chance: random.Random) -> Plan:
     way = chance.choices(WAYS, WEIGHTS)[0]
     farewell = b""
     if number % 2:
-        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         request = head.encode() + body
     else:
         streams = Streams("x", window=chance.choice((MAX_WINDOW, chance.randint(0, 2000))))

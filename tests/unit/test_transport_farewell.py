@@ -106,6 +106,51 @@ def test_a_client_that_breaks_is_told_at_once_while_it_is_idle():
     assert peer.told[-1] == Closed(reason=CloseReason.DRAINED)
 
 
+def test_a_client_that_breaks_gets_no_goaway_behind_the_ends_of_several_streams():
+    peer = talking(HTTPX)
+    peer.ask(headers=[HTTPX])
+    peer.answer(3, ends=True)
+    peer.server.end(1, b"ended")
+    peer.pump(does_read=False)
+
+    peer.server.drain(now_s=0.5)
+    peer.pump()
+
+    assert peer.goaways == []
+    assert peer.told[-1] == Closed(reason=CloseReason.DRAINED)
+
+
+def test_a_client_that_breaks_and_has_read_its_last_answer_is_told_after_a_round_trip():
+    peer = talking(HTTPX)
+    peer.ask(headers=[HTTPX])
+    peer.answer(3, ends=True)
+    peer.server.end(1, b"ended")
+    peer.pump()
+    peer.server.drain(now_s=0.5)
+    peer.server.to_send(now_s=0.5)
+    waited = peer.told[-1]
+
+    peer.advance(1.5)
+
+    assert not isinstance(waited, Closed)
+    assert peer.goaways == [(3, ErrorCodes.NO_ERROR)]
+    assert peer.told[-1] == Closed(reason=CloseReason.DRAINED)
+
+
+def test_a_client_that_breaks_is_told_at_once_when_it_has_read_several_streams():
+    peer = talking(HTTPX)
+    peer.ask(headers=[HTTPX])
+    peer.answer(3, ends=True)
+    peer.server.end(1, b"ended")
+    peer.pump()
+
+    peer.server.drain(now_s=1)
+    peer.pump()
+
+    assert peer.goaways == [(3, ErrorCodes.NO_ERROR)]
+    assert peer.told[-1] == Closed(reason=CloseReason.DRAINED)
+
+
 def test_a_client_that_breaks_may_ask_for_a_round_trip_and_is_then_refused():
     peer = talking(HTTPX)
     peer.server.drain(now_s=0)
