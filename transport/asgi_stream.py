@@ -9,8 +9,9 @@ them in one go. `send` does the same and waits while the stream is paused.
 from __future__ import annotations
 
 import asyncio
-from email.utils import formatdate
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from wsgiref.handlers import format_date_time
 
 from h2.errors import ErrorCodes
 
@@ -146,7 +147,7 @@ class AsgiStream:
         if kind == "http.response.start" and not self._has_started:
             headers = list(message.get("headers", ()))
             if not any(name.lower() == b"date" for name, _ in headers):
-                headers.append((b"date", formatdate(usegmt=True).encode()))
+                headers.append(date_header())
             self._link.connection.respond(self.id, status=message["status"], headers=headers)
             self._has_started = True
             self._link.flush_soon()
@@ -213,6 +214,11 @@ class AsgiStream:
         self._link.connection.reset(self.id, code)
         self._link.flush_soon()
         _wake(self._receiving)
+
+
+def date_header() -> tuple[bytes, bytes]:
+    """Return the header that every answer has."""
+    return b"date", format_date_time(time.time()).encode()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -26,7 +26,8 @@ from hypercorn.protocol.h11 import H11Protocol
 
 from transport.asgi_stream import EXTENSION, RECEIVED
 from transport.headers import list_bytes
-from transport.http1_stream import Http1Stream, Inbox
+from transport.http1_stream import Http1Stream, Inbox, refuse
+from transport.instant import Instant, WholeRequest
 from transport.writer import GatheringWriter
 
 if TYPE_CHECKING:
@@ -34,18 +35,17 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.events import Event
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope
 
     from transport.connection_counters import ConnectionCounters
     from transport.http1_settings import Http1Settings
+    from transport.instant import Instants
     from transport.streams import StreamTable
 
 _log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 64 * 1024
 """A connection whose bytes nobody takes is read no further."""
-REFUSED_BODY_S: Final = 5.0
-"""How long the body of a refused request is read."""
 LINGER_S: Final = 1.0
 """How long a client that still sends may read our last answer: to close at once would reset it."""
 FLUSH_S: Final = 10.0
@@ -54,6 +54,15 @@ CLOSE_S: Final = 0.25
 """How long a client to which all is sent may take to close its side."""
 CANCEL_AFTER_S: Final = 1.0
 """How long the application of a lost connection may take to end by itself, as on HTTP/2."""
+_BUSY: Final = Instant(
+    status=503,
+    headers=(
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"43"),
+        (b"retry-after", b"1"),
+    ),
+    body=b"too many requests at once: try again later\n",
+)
 
 
 class _H11(H11Protocol):
@@ -76,6 +85,7 @@ class Http1Connection(asyncio.Protocol):
         server: Address and port, or the path of a Unix socket and None.
         scheme: http or https.
         on_closed: Called once, when the connection is gone and its application has ended.
+        instants: What is answered at once, without the application.
     """
 
     def __init__(
@@ -89,6 +99,7 @@ class Http1Connection(asyncio.Protocol):
         server: tuple[str, int | None] | None,
         scheme: str,
         on_closed: Callable[[Http1Connection], None],
+        instants: Instants | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -98,6 +109,7 @@ class Http1Connection(asyncio.Protocol):
         self._server = server
         self._scheme = scheme
         self._on_closed = on_closed
+        self._instants = instants
         self._loop = asyncio.get_running_loop()
         self._unread = bytearray()
         self._news = asyncio.Event()
@@ -150,10 +162,16 @@ class Http1Connection(asyncio.Protocol):
         self._reading = self._loop.create_task(self._read())
 
     def data_received(self, data: bytes) -> None:
-        """Keep bytes for the reading task; the first of a request start its deadline."""
+        """Answer at once, or keep bytes for the reading task; the first of a request start its deadline."""
         if self._is_closing:
             return
         self._received_s = time.monotonic()
+        if (
+            self._instants is not None
+            and self._instants.may_know(data)
+            and self._answer(self._instants, data)
+        ):
+            return
         if self._is_idle:
             self._is_idle = False
             self._set_timer(self._settings.header_timeout_s, self._give_up_headers)
@@ -257,17 +275,16 @@ class Http1Connection(asyncio.Protocol):
         try:
             if scope["http_version"] not in ("1.1", "1.0"):
                 text = b"HTTP/2 begins with a connection: use HTTP/1.1 on this one\n"
-                await _refuse(receive, send, 505, text, (b"connection", b"close"))
+                await refuse(receive, send, 505, text, (b"connection", b"close"))
             elif _has_two_lengths(scope):
                 text = b"a request has a content-length or a transfer-encoding, not both\n"
-                await _refuse(receive, send, 400, text, (b"connection", b"close"))
+                await refuse(receive, send, 400, text, (b"connection", b"close"))
             elif list_bytes(scope["headers"]) > self._settings.max_header_bytes:
                 # h11 bounds only those that are not complete; to read 64 KB of small ones takes 20 ms.
                 text = b"the headers are too large\n"
-                await _refuse(receive, send, 431, text, (b"connection", b"close"))
+                await refuse(receive, send, 431, text, (b"connection", b"close"))
             elif stream is None:
-                text = b"too many requests at once: try again later\n"
-                await _refuse(receive, send, 503, text, (b"retry-after", b"1"))
+                await refuse(receive, send, 503, _BUSY.body, (b"retry-after", b"1"))
             else:
                 await self._app(scope, receive, send)
         except Exception:  # noqa: BLE001  (the top of a request)
@@ -276,6 +293,27 @@ class Http1Connection(asyncio.Protocol):
             if stream is not None:
                 self._streams.close(stream)
             await send(None)
+
+    def _answer(self, instants: Instants, data: bytes) -> bool:
+        """Answer a request that came alone and whole; says whether it was one that is answered at once."""
+        if not self._is_idle or not self._writable.is_set():
+            return False
+        asked = WholeRequest.read(data, server=self._server, max_header_bytes=self._settings.max_header_bytes)
+        answer = None if asked is None else instants.find(asked.scope)
+        if asked is None or answer is None:
+            return False
+        stream = self._streams.open(is_h2=False, now_s=self._loop.time())
+        dated = self._settings.config.response_headers("h11")
+        self._writer.write(asked.answered(_BUSY if stream is None else answer, dated))
+        self._writer.flush()
+        if stream is not None:
+            self._streams.close(stream)
+            instants.took(time.monotonic() - self._received_s)
+        if asked.is_last:
+            self._close()
+        else:
+            self._set_timer(self._settings.keep_alive_s, self._close)
+        return True
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._serving.discard(task)
@@ -352,19 +390,3 @@ def _has_two_lengths(scope: Scope) -> bool:
     """
     names = {name for name, _ in scope["headers"]}
     return b"content-length" in names and b"transfer-encoding" in names
-
-
-async def _refuse(
-    receive: Receive, send: Send, status: int, text: bytes, header: tuple[bytes, bytes]
-) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REFUSED_BODY_S):
-            while (await receive()).get("more_body", False):
-                pass
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(text)),
-        header,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text, "more_body": False})

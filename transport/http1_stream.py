@@ -1,4 +1,4 @@
-"""One request on HTTP/1.1: its body as messages, and its answer written past them."""
+"""One request on HTTP/1.1: its body as messages, its answer written past them, and its refusal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import h11
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import Message
+    from starlette.types import Message, Receive, Send
 
     from transport.writer import GatheringWriter
 
 MOST_MESSAGES: Final = 8
 """So many parts of a body, of at most 64 KB each, wait for an application that does not read."""
+REFUSED_BODY_S: Final = 5.0
+"""How long the body of a refused request is read."""
 
 
 class Inbox:
@@ -122,3 +124,18 @@ class Http1Stream:
             self.is_gone = True
             if self.on_closed is not None:
                 self.on_closed()
+
+
+async def refuse(receive: Receive, send: Send, status: int, text: bytes, header: tuple[bytes, bytes]) -> None:
+    """Answer a request with a text of our own, when its body has come or takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REFUSED_BODY_S):
+            while (await receive()).get("more_body", False):
+                pass
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(text)),
+        header,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text, "more_body": False})

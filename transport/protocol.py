@@ -2,8 +2,9 @@
 The asyncio shell of an HTTP/2 connection: bytes from the loop in, ASGI calls out, one write per turn of the
 loop.
 
-Whatever the applications write within a turn is sent together at its end, as one write to the socket. While
-the socket takes no more nothing is made for it, and the streams fill up to their marks.
+Whatever the applications write within a turn is sent together at its end, as one write to the socket; what is
+known without them (transport/instant.py) as soon as the bytes that asked for it are read. While the socket
+takes no more nothing is made for it, and the streams fill up to their marks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from transport.asgi_stream import EXTENSION, RECEIVED, AsgiStream
+from transport.asgi_stream import EXTENSION, RECEIVED, AsgiStream, date_header
 from transport.connection import Connection
 from transport.events import (
     BodyEnded,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from transport.asgi_stream import App
     from transport.counters import Counters
+    from transport.instant import Instants
     from transport.streams import Stream, StreamTable
 
 __all__ = ["ConnectionParams", "H2Protocol"]
@@ -62,6 +64,7 @@ class H2Protocol(asyncio.Protocol):
         server: This end, for the scope.
         scheme: "http" or "https".
         on_closed: Called once, when the connection is lost and the last call of the application has ended.
+        instants: What is answered at once, without the application.
     """
 
     def __init__(
@@ -75,12 +78,16 @@ class H2Protocol(asyncio.Protocol):
         server: tuple[str, int | None] | None,
         scheme: str,
         on_closed: Callable[[H2Protocol], None],
+        instants: Instants | None = None,
     ) -> None:
         self._app = app
         self._params = params
         self._table = streams
         self._client, self._server, self._scheme = client, server, scheme
         self._on_closed = on_closed
+        self._instants = instants
+        self._answered = 0
+        """Requests answered at once whose answers are not sent yet."""
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self.connection = Connection(params, now_s=self._now(), counters=counters)
@@ -172,6 +179,8 @@ class H2Protocol(asyncio.Protocol):
         """Turn events into calls, and see to what is due after them."""
         for event in events:
             self._hear(event)
+        if self._answered and self._instants is not None:
+            self._send_answers(self._instants)
         if self.connection.has_output:
             self.flush_soon()
         elif self.connection.is_over and self._transport is not None and not self._transport.is_closing():
@@ -237,8 +246,6 @@ class H2Protocol(asyncio.Protocol):
         if entry is None:
             stream.refuse(503, b"too many requests at once: try again later\n", ((b"retry-after", b"1"),))
             return
-        if (b"expect", b"100-continue") in event.headers:
-            self.connection.respond(event.stream_id, status=100, headers=())
         scope.update(
             type="http",
             asgi=_ASGI,
@@ -250,8 +257,31 @@ class H2Protocol(asyncio.Protocol):
             extensions={EXTENSION: stream},
         )
         scope[RECEIVED] = self._received_s
+        if event.is_complete and self._answer(event.stream_id, scope):
+            self._table.close(entry)
+            return
+        if (b"expect", b"100-continue") in event.headers:
+            self.connection.respond(event.stream_id, status=100, headers=())
         self._streams[event.stream_id] = stream
         stream.task = self._loop.create_task(self._run(stream, scope, entry))
+
+    def _answer(self, stream_id: int, scope: dict[str, Any]) -> bool:
+        """Answer a request at once, if the socket takes more; says whether it was one that is so answered."""
+        answer = None if self._instants is None or self._is_full else self._instants.find(scope)
+        if answer is None:
+            return False
+        headers = (*answer.headers, date_header())
+        self.connection.respond(stream_id, status=answer.status, headers=headers)
+        self.connection.end(stream_id, answer.body)
+        self._answered += 1
+        return True
+
+    def _send_answers(self, instants: Instants) -> None:
+        answered, self._answered = self._answered, 0
+        self._flush()
+        took_s = time.monotonic() - self._received_s
+        for _ in range(answered):
+            instants.took(took_s)
 
     async def _run(self, stream: AsgiStream, scope: dict[str, Any], entry: Stream) -> None:
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transport.connection_counters import ConnectionCounters
     from transport.counters import Counters
     from transport.guest import Live
+    from transport.instant import Instants
     from transport.server import ServerParams
     from transport.streams import StreamTable
     from transport.tls import Certificate
@@ -56,6 +57,7 @@ class Reception:
         h2_counters: Of all HTTP/2 connections.
         accepts_h2: May the connection from this peer speak HTTP/2?
         newcomers: Bounds those that have not said yet what they speak, and those of one address.
+        instants: What is answered at once, without the application.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Reception:
         h2_counters: Counters,
         accepts_h2: Callable[[str], bool],
         newcomers: NewcomerParams | None = None,
+        instants: Instants | None = None,
     ) -> None:
         self._app = app
         self._params = params
@@ -77,6 +80,7 @@ class Reception:
         self._counters = counters
         self._h2_counters = h2_counters
         self._accepts_h2 = accepts_h2
+        self._instants = instants
         self._h1_settings = Http1Settings(
             keep_alive_s=params.keep_alive_s,
             header_timeout_s=params.header_timeout_s,
@@ -290,6 +294,7 @@ class Reception:
             server=_server(transport),
             scheme=self._scheme,
             on_closed=partial(self._closed, guest),
+            instants=self._instants,
         )
 
     def _h1(self, transport: asyncio.Transport, guest: Guest) -> Http1Connection:
@@ -303,6 +308,7 @@ class Reception:
             server=_server(transport),
             scheme=self._scheme,
             on_closed=partial(self._closed, guest),
+            instants=self._instants,
         )
 
     def _closed(self, guest: Guest, _: Live) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from transport.forwarded import ForwardedKind, Network
+    from transport.instant import Instants
     from transport.sockets import Listener
     from transport.streams import StreamCounts
 
@@ -114,12 +115,21 @@ class EdgeServer:
         app: The application; it gets no lifespan events.
         params: Where and how to listen.
         accepts_h2: May the connection from this peer ("127.0.0.1:54321", or "unix") speak HTTP/2?
+        instants: What is answered at once, without the application.
     """
 
-    def __init__(self, app: ASGIApp, *, params: ServerParams, accepts_h2: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        params: ServerParams,
+        accepts_h2: Callable[[str], bool],
+        instants: Instants | None = None,
+    ) -> None:
         self._app = app if params.forwarded is None else _forwarding(app, params, params.forwarded)
         self._params = params
         self._accepts_h2 = accepts_h2
+        self._instants = instants
         self._streams = StreamTable(max_streams=params.max_streams)
         self._counters = EdgeCounters(h2=Counters(), connections=ConnectionCounters())
         self._certificate: Certificate | None = None
@@ -158,6 +168,7 @@ class EdgeServer:
             h2_counters=self._counters.h2,
             accepts_h2=self._accepts_h2,
             newcomers=params.newcomers,
+            instants=self._instants,
         )
         self._accepting = [
             asyncio.create_task(self._reception.accept_from(listener.socket)) for listener in self._listeners

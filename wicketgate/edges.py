@@ -16,11 +16,11 @@ from wicketgate import parameters
 from wicketgate.api.admin.app import create_admin_app, metrics_route
 from wicketgate.api.admin.drain import drain_route
 from wicketgate.api.admin.models import model_routes
-from wicketgate.api.app import create_app
+from wicketgate.api.app import create_app, create_instants
 from wicketgate.api.backend import Backend
 from wicketgate.api.endpoint import Edge, new_id
 from wicketgate.api.generation import Generation
-from wicketgate.api.health import health_routes
+from wicketgate.api.health import Probes
 from wicketgate.api.key_file import KeyFile
 from wicketgate.api.keys import require_keys
 from wicketgate.api.ofrep import ofrep_routes
@@ -102,10 +102,12 @@ class Edges:
             cors=lambda: self._cors,
             probed=inside.status.probes.observe,
         )
+        self._probes = Probes(self._edge, inside.condition.health, clock=inside.clock)
         self._generation = Generation(inside.dispatcher, settings=lambda: self._settings)
         self._listeners = Listeners(
             config,
             api=self._api(config),
+            instants=create_instants(self._probes, hosts=lambda: self._hosts),
             admin=lambda guard: create_admin_app(
                 inside.status, more_routes=self._admin_routes(), guard=guard
             ),
@@ -130,7 +132,7 @@ class Edges:
         )
         return create_app(
             backend,
-            health_facts=inside.condition.health,
+            probes=self._probes,
             stored=parameters.stored_responses(config),
             more_routes=[metrics_route(inside.status.metrics)] if config.metrics.public else [],
             hosts=lambda: self._hosts,
@@ -139,7 +141,7 @@ class Edges:
     def _admin_routes(self) -> list[BaseRoute]:
         inside = self._inside
         return [
-            *health_routes(self._edge, inside.condition.health, clock=inside.clock),
+            *self._probes.routes(),
             *model_routes(inside.fleet, rows=inside.status.models),
             *ofrep_routes(inside.flags),
             drain_route(inside.drain),

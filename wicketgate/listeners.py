@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from transport.instant import Instants
     from transport.server import Connections, EdgeCounters
     from wicketgate.api.keys import Keys
     from wicketgate.config import RuntimeConfig
@@ -38,6 +39,7 @@ class Listeners:
     Args:
         config: Where to listen.
         api: The clients' application.
+        instants: What it answers at once.
         admin: Makes the operators' application; without a guard for the Unix socket.
         state: Holds the token and the socket.
         keys: Those of now; an admin key does as well as the token.
@@ -50,6 +52,7 @@ class Listeners:
         config: RuntimeConfig,
         *,
         api: ASGIApp,
+        instants: Instants,
         admin: Callable[[Guard | None], ASGIApp],
         state: StateFolder,
         keys: Callable[[], Keys | None],
@@ -66,7 +69,7 @@ class Listeners:
         unix = ServerParams(unix_path=state.control_socket)
         self._tls = config.server.tls_certificate is not None
         params = parameters.api_listener(config, sockets=_activated(config.server.activated_socket, keys()))
-        self._api = EdgeServer(api, params=params, accepts_h2=accepts_h2)
+        self._api = EdgeServer(api, params=params, accepts_h2=accepts_h2, instants=instants)
         # HTTP/1.1 only: it is for scrapers and commands, a connection a request.
         self._admin = EdgeServer(
             admin(guard), params=parameters.admin_listener(config), accepts_h2=lambda _: False

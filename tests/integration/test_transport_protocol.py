@@ -21,7 +21,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
 
-from transport.asgi_stream import EXTENSION
+from transport.asgi_stream import EXTENSION, RECEIVED
 from transport.counters import CloseReason, Counters
 from transport.protocol import ConnectionParams, H2Protocol
 from transport.streams import StreamTable
@@ -161,6 +161,7 @@ async def test_an_application_gets_the_scope_and_the_body_of_a_request():
     assert "GMT" in got.headers["date"]
     extensions = scope.pop("extensions")
     headers = dict(scope.pop("headers"))
+    assert scope.pop(RECEIVED) > 0
     assert scope == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

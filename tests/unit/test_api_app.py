@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from tests.api_fakes import READY, Client, make_backend
 from wicketgate.api.app import create_app
+from wicketgate.api.health import Probes
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +19,8 @@ def application():
         return PlainTextResponse("a_total 1\n")
 
     route = Route("/metrics", page)
-    return create_app(make_backend(), health_facts=lambda: READY, more_routes=[route])
+    backend = make_backend()
+    return create_app(backend, probes=Probes(backend.edge, lambda: READY), more_routes=[route])
 
 
 async def test_it_is_served_as_it_is():

@@ -10,7 +10,8 @@ from starlette.routing import Router
 
 from tests.api_fakes import READY, Client, make_app, make_backend
 from transport.asgi_stream import RECEIVED
-from wicketgate.api.health import Health, KvMark, Probe, Reason, health_routes, judge, page
+from wicketgate.api.cors import Cors
+from wicketgate.api.health import Health, KvMark, Probe, Probes, Reason, judge, page
 from wicketgate.api.keys import Key, Keys, Role
 
 STATES = {
@@ -133,7 +134,7 @@ class Facts:
 
     def client(self, **backend) -> Client:
         def routes(backend):
-            return health_routes(backend.edge, self, clock=lambda: self.now_s)
+            return Probes(backend.edge, self, clock=lambda: self.now_s).routes()
 
         return Client(make_app(routes=routes, **backend))
 
@@ -222,7 +223,7 @@ async def test_a_probe_is_answered_alike_however_it_comes(method, headers, parts
 async def test_how_long_a_probe_took_is_told_where_its_arrival_is_known(received, told):
     took_s = []
     edge = replace(make_backend().edge, probed=took_s.append)
-    app = Router(health_routes(edge, lambda: READY))
+    app = Router(Probes(edge, lambda: READY).routes())
 
     async def received_then(scope, receive, send):
         await app({**scope, **received}, receive, send)
@@ -232,6 +233,38 @@ async def test_how_long_a_probe_took_is_told_where_its_arrival_is_known(received
 
     assert len(took_s) == told
     assert all(each > 0 for each in took_s)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "cors", [None, Cors(origins=("https://a.example",), max_age_s=1.0)], ids=["", "cors"]
+)
+async def test_a_plain_probe_hears_the_same_headers_as_another(cors):
+    edge = replace(make_backend().edge, new_id=lambda: "req_1", cors=lambda: cors)
+    client = Client(Router(Probes(edge, lambda: STATES["draining"]).routes()))
+    plain = await get(client, "/health")
+    other = await client.ask("/health", method="GET", headers={"x-request-id": "mine"})
+
+    assert other.headers.pop("x-client-request-id") == "mine"
+    assert (list(plain.headers.items()), plain.parts) == (list(other.headers.items()), other.parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_found"),
+    [
+        ({}, True),
+        ({"method": "HEAD"}, True),
+        ({"method": "POST"}, False),
+        ({"path": "/health/ready/"}, False),
+        ({"headers": [(b"accept", b"*/*")]}, True),
+        ({"headers": [(b"origin", b"null")]}, False),
+        ({"headers": [(b"x-request-id", b"mine")]}, False),
+    ],
+)
+def test_only_a_plain_probe_is_answered_without_an_exchange(change, is_found):
+    probes = Probes(make_backend().edge, lambda: READY)
+
+    assert bool(probes.find({"method": "GET", "path": "/health/ready", "headers": [], **change})) is is_found
 
 
 @pytest.mark.anyio

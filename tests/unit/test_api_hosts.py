@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.api_fakes import READY, Client, make_backend
-from wicketgate.api.app import create_app
+from wicketgate.api.app import create_app, create_instants
+from wicketgate.api.health import Probes
 from wicketgate.api.hosts import is_known
 from wicketgate.api.keys import Key, Keys, Role
 
@@ -21,7 +22,8 @@ class Listener(Client):
     """A client of the whole application, over TCP or a Unix socket."""
 
     def __init__(self, *, keys=None, server=("127.0.0.1", 8000), names=lambda: NAMES):
-        app = create_app(make_backend(keys=keys), health_facts=lambda: READY, hosts=names)
+        backend = make_backend(keys=keys)
+        app = create_app(backend, probes=Probes(backend.edge, lambda: READY), hosts=names)
 
         async def served(scope, receive, send):
             await app({**scope, "server": server}, receive, send)
@@ -51,6 +53,13 @@ class Listener(Client):
 )
 def test_addresses_localhost_and_our_own_names_are_known(host):
     assert is_known(host, NAMES)
+
+
+@pytest.mark.parametrize("name", ["gate.example:8443", "gate.example.", "Gate.Example.:8443"])
+def test_a_name_of_ours_may_be_written_as_the_refusal_quotes_it(name):
+    assert is_known("gate.example:8443", [name])
+    assert is_known("gate.example", [name])
+    assert not is_known("evil.example:8443", [name])
 
 
 @pytest.mark.parametrize(
@@ -119,3 +128,22 @@ async def test_a_unix_socket_is_exempt():
     reply = await Listener(server=("/run/api.sock", None)).get("whatever")
 
     assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "server", "is_answered"),
+    [
+        ("localhost:8000", None, ("127.0.0.1", 8000), True),
+        ("gate.example", None, ("127.0.0.1", 8000), True),
+        ("evil.example", None, ("127.0.0.1", 8000), False),
+        ("evil.example", Keys([ALICE]), ("127.0.0.1", 8000), True),
+        ("evil.example", None, ("/run/gate.sock", None), True),
+    ],
+    ids=["local", "ours", "another's", "with keys", "unix"],
+)
+def test_what_is_answered_without_the_application_is_asked_by_the_same_names(host, keys, server, is_answered):
+    probes = Probes(make_backend(keys=keys).edge, lambda: READY)
+    instants = create_instants(probes, hosts=lambda: NAMES)
+    scope = {"method": "GET", "path": "/health", "raw_path": b"/health", "server": server}
+
+    assert bool(instants.find({**scope, "headers": [(b"host", host.encode())]})) is is_answered

@@ -15,7 +15,14 @@ from wicketgate.api.keys import Key, Keys, Role
 from wicketgate.api.openai.routes import chat_routes
 from wicketgate.api.quotas import Limits, Quotas, estimate_tokens
 from wicketgate.errors import InvalidRequestError, RateLimitedError
-from wicketgate.inference import ChatPrompt, InferenceRequest, Sampling, TextPrompt, TokenPrompt
+from wicketgate.inference import (
+    ChatPrompt,
+    InferenceRequest,
+    Sampling,
+    TextPrompt,
+    TokenLogprob,
+    TokenPrompt,
+)
 
 ALICE_HASH = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"  # of "alice"
 ALICE = Key(id="alice", role=Role.USER, sha256=ALICE_HASH)
@@ -284,3 +291,27 @@ async def test_a_chat_costs_its_prompt_and_its_answer_however_long_it_might_have
     assert (b"x-ratelimit-remaining-tokens", b"%d" % (1000 - used)) in quotas.open(ALICE, None).headers(
         Family.OPENAI
     )
+
+
+class Assessing:
+    """Rates every prompt; a token is a letter."""
+
+    async def tokenize(self, model, prompt):
+        return list(prompt.ids)
+
+    async def prompt_logprobs(self, request, *, top):
+        return [None, *(TokenLogprob(token, -1.0, ()) for token in request.prompt.ids[1:])]
+
+
+@pytest.mark.anyio
+async def test_a_prompt_that_is_only_rated_costs_its_tokens():
+    body = {"model": "demo", "prompt": [104] * 60, "max_tokens": 0, "echo": True, "logprobs": 0}
+    quotas = make(per_key=Quota(tokens_per_minute=100))
+    client = Client(make_app(routes=chat_routes, quotas=quotas, keys=Keys([ALICE]), jobs=Assessing()))
+    headers = KEY | {"content-type": "application/json"}
+
+    rated = await client.ask("/v1/completions", body, headers=headers)
+    refused = await client.ask("/v1/completions", body, headers=headers)
+
+    assert (rated.status, rated.headers["x-ratelimit-remaining-tokens"]) == (200, "40")
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")

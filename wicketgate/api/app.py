@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
+from transport.instant import Instants
 from wicketgate.api import cancel as cancelling
 from wicketgate.api import embeddings, health, models, score, tokenize
 from wicketgate.api.anthropic import routes as anthropic
 from wicketgate.api.endpoint import Endpoint, not_found
-from wicketgate.api.hosts import HostCheck, misdirected
+from wicketgate.api.hosts import HostCheck, is_asked_for, misdirected
 from wicketgate.api.openai import routes as openai
 from wicketgate.api.openapi import openapi_route
 from wicketgate.api.responses import routes as responses
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from starlette.routing import BaseRoute
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Scope
 
+    from transport.instant import Instant
     from wicketgate.api.backend import Backend
     from wicketgate.api.endpoint import Edge
-    from wicketgate.api.health import Health
+    from wicketgate.api.health import Probes
     from wicketgate.api.responses.store import StoreParams
 
 DESCRIBED = (
@@ -43,7 +45,7 @@ DESCRIBED = (
 def create_app(
     backend: Backend,
     *,
-    health_facts: Callable[[], Health],
+    probes: Probes,
     stored: StoreParams | None = None,
     more_routes: Sequence[Route] = (),
     hosts: Callable[[], Collection[str]] | None = None,
@@ -53,7 +55,7 @@ def create_app(
 
     Args:
         backend: What answers are made of.
-        health_facts: What probes are answered from.
+        probes: Those of this listener.
         stored: How much of /v1/responses is stored for those who ask for it.
         more_routes: Served too, with no key asked for.
         hosts: Names that requests may ask for while there are no keys; None: any.
@@ -68,7 +70,7 @@ def create_app(
         *tokenize.tokenize_routes(backend),
         *models.model_routes(backend),
         *cancelling.cancel_routes(backend),
-        *health.health_routes(edge, health_facts, clock=backend.clock),
+        *probes.routes(),
         openapi_route(edge, DESCRIBED),
         *more_routes,
         # Starlette's own answer to another method is plain text.
@@ -81,6 +83,22 @@ def create_app(
         return app
     elsewhere = Endpoint(edge, misdirected, methods=None, is_public=True, is_exempt=True, family=None)
     return HostCheck(app, misdirected=elsewhere, keys=edge.keys, names=hosts)
+
+
+def create_instants(probes: Probes, *, hosts: Callable[[], Collection[str]]) -> Instants:
+    """
+    Make what is answered without the application: plain probes, under a name that the application answers to.
+
+    Args:
+        probes: Those of this listener.
+        hosts: As for the application.
+    """
+
+    def answer(scope: Scope) -> Instant | None:
+        is_ours = is_asked_for(scope, keys=probes.edge.keys(), names=hosts)
+        return probes.find(scope) if is_ours else None
+
+    return Instants(health.PATHS, answer, probes.edge.probed)
 
 
 def _only(edge: Edge, route: Route) -> Endpoint:

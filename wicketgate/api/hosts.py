@@ -49,14 +49,23 @@ class HostCheck:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on."""
-        is_ours = (
-            scope["type"] != "http" or self._keys() is not None or _is_local(scope) or self._knows(scope)
-        )
+        is_ours = scope["type"] != "http" or is_asked_for(scope, keys=self._keys(), names=self._names)
         return (self._app if is_ours else self._misdirected)(scope, receive, send)
 
-    def _knows(self, scope: Scope) -> bool:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        return all(is_known(value.decode("latin-1"), self._names()) for value in hosts)
+
+def is_asked_for(scope: Scope, *, keys: Keys | None, names: Callable[[], Collection[str]]) -> bool:
+    """
+    Say whether a request is for this listener.
+
+    Args:
+        scope: Of the request.
+        keys: None while no key is asked for.
+        names: Ours, besides localhost.
+    """
+    if keys is not None or _is_local(scope):
+        return True
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return all(is_known(value.decode("latin-1"), names()) for value in hosts)
 
 
 def _is_local(scope: Scope) -> bool:
@@ -73,10 +82,15 @@ def is_known(host: str, names: Collection[str]) -> bool:
         host: As it was sent; empty is known: no browser leaves it out.
         names: Ours, besides localhost.
     """
-    name = (host if host.endswith("]") else host.rpartition(":")[0] or host).lower().rstrip(".")
+    name = _name_of(host)
     if not name or name == "localhost" or name.endswith(".localhost"):
         return True
-    return _is_address(name.removeprefix("[").removesuffix("]")) or name in map(str.lower, names)
+    return _is_address(name.removeprefix("[").removesuffix("]")) or name in map(_name_of, names)
+
+
+def _name_of(host: str) -> str:
+    """Return a host without its port and the dot of the root; names of ours may have both, too."""
+    return (host if host.endswith("]") else host.rpartition(":")[0] or host).lower().rstrip(".")
 
 
 def _is_address(name: str) -> bool:
