@@ -160,8 +160,8 @@ async def test_a_stream_can_be_cancelled_in_any_state_and_leaves_no_row(
     sampling = Sampling(max_tokens=2000, seed=0, temperature=0.0, ignore_eos=True)
     decoding = engine.submit(texts[0], sampling)
     await decoding.next()
-    # Nine long prompts: eight are computed side by side, one waits.
-    others = [engine.submit(texts[1 + index] * 20, sampling) for index in range(9)]
+    # Nine prompts of seconds: eight are computed side by side, one waits.
+    others = [engine.submit(texts[1 + index] * 200, sampling) for index in range(9)]
     async with asyncio.timeout(10.0):
         while engine.load is None or engine.load.waiting < 9:
             await asyncio.sleep(0.005)
