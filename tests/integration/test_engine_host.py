@@ -161,7 +161,7 @@ async def test_a_stream_can_be_cancelled_in_any_state_and_leaves_no_row(
     decoding = engine.submit(texts[0], sampling)
     await decoding.next()
     # Nine prompts of seconds: eight are computed side by side, one waits.
-    others = [engine.submit(texts[1 + index] * 200, sampling) for index in range(9)]
+    others = [engine.submit(texts[1 + index] * 60, sampling) for index in range(9)]
     async with asyncio.timeout(10.0):
         while engine.load is None or engine.load.waiting < 9:
             await asyncio.sleep(0.005)
