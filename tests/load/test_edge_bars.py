@@ -111,7 +111,7 @@ def test_a_hundred_probes_at_once_are_all_answered_while_75_streams_run(
     )
     record_property("probe_p95_ms", 1000 * quantile(took_s, 0.95))
     record_property("probes_within_5_ms_of_the_gateway", at_once / answered)
-    assert answered == PROBES
+    assert answered == 2 * PROBES  # each connection asks once before, to be known
     assert len(took_s) == PROBES
     assert max(took_s) < 1.0
 
