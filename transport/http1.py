@@ -27,7 +27,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from transport.asgi_stream import EXTENSION, RECEIVED
 from transport.headers import list_bytes
 from transport.http1_stream import Http1Stream, Inbox, refuse
-from transport.instant import Instant, WholeRequest
+from transport.instant import BUSY_HEADER, BUSY_TEXT, Instant, WholeRequest
 from transport.writer import GatheringWriter
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ _BUSY: Final = Instant(
     status=503,
     headers=(
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"43"),
-        (b"retry-after", b"1"),
+        (b"content-length", b"%d" % len(BUSY_TEXT)),
+        BUSY_HEADER,
     ),
-    body=b"too many requests at once: try again later\n",
+    body=BUSY_TEXT,
 )
 
 
@@ -284,7 +284,7 @@ class Http1Connection(asyncio.Protocol):
                 text = b"the headers are too large\n"
                 await refuse(receive, send, 431, text, (b"connection", b"close"))
             elif stream is None:
-                await refuse(receive, send, 503, _BUSY.body, (b"retry-after", b"1"))
+                await refuse(receive, send, 503, BUSY_TEXT, BUSY_HEADER)
             else:
                 await self._app(scope, receive, send)
         except Exception:  # noqa: BLE001  (the top of a request)

@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 4096
 """A longer request is not looked at: one of 60 KB in small headers takes h11 20 ms."""
+BUSY_TEXT: Final = b"too many requests at once: try again later\n"
+"""Of a 503, at once or not, for a request that has no place among those at once."""
+BUSY_HEADER: Final = (b"retry-after", b"1")
 _METHODS: Final = (b"GET", b"HEAD")
 _UNUSUAL: Final = frozenset({b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 """A request with one of these has, or may have, a body or another protocol behind it."""

@@ -27,6 +27,7 @@ from transport.events import (
     StreamResumed,
 )
 from transport.headers import scope_of
+from transport.instant import BUSY_HEADER, BUSY_TEXT
 from transport.wire import ConnectionParams
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class H2Protocol(asyncio.Protocol):
             return
         entry = self._table.open(is_h2=True, now_s=self._now())
         if entry is None:
-            stream.refuse(503, b"too many requests at once: try again later\n", ((b"retry-after", b"1"),))
+            stream.refuse(503, BUSY_TEXT, (BUSY_HEADER,))
             return
         scope.update(
             type="http",

@@ -144,9 +144,8 @@ class Reception:
             self._guests.add(guest)
             guest.greeting = asyncio.create_task(self._greet(guest))
             guest.greeting.add_done_callback(partial(self._greeted, guest))
-            await asyncio.sleep(
-                0
-            )  # one a turn: those who are served have theirs between many that come at once
+            # One a turn: those who are served have theirs between many that come at once.
+            await asyncio.sleep(0)
 
     def drain(self) -> None:
         """Tell every connection that nothing new is taken; those without a request end soon."""

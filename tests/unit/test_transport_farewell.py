@@ -67,6 +67,15 @@ def talking(*headers: tuple[str, str]) -> Peer:
     return peer
 
 
+def answered_twice():
+    """Return a peer whose client's two streams, side by side, have ended; the last end is not sent yet."""
+    peer = talking(HTTPX)
+    peer.ask(headers=[HTTPX])
+    peer.answer(3, ends=True)
+    peer.server.end(1, b"ended")
+    return peer
+
+
 def test_a_client_that_breaks_loses_its_stream_where_it_is_not_known():
     peer = talking(CURL)
     peer.server.drain(now_s=0)
@@ -107,10 +116,7 @@ def test_a_client_that_breaks_is_told_at_once_while_it_is_idle():
 
 
 def test_a_client_that_breaks_gets_no_goaway_behind_the_ends_of_several_streams():
-    peer = talking(HTTPX)
-    peer.ask(headers=[HTTPX])
-    peer.answer(3, ends=True)
-    peer.server.end(1, b"ended")
+    peer = answered_twice()
     peer.pump(does_read=False)
 
     peer.server.drain(now_s=0.5)
@@ -121,10 +127,7 @@ def test_a_client_that_breaks_gets_no_goaway_behind_the_ends_of_several_streams(
 
 
 def test_a_client_that_breaks_and_has_read_its_last_answer_is_told_after_a_round_trip():
-    peer = talking(HTTPX)
-    peer.ask(headers=[HTTPX])
-    peer.answer(3, ends=True)
-    peer.server.end(1, b"ended")
+    peer = answered_twice()
     peer.pump()
     peer.server.drain(now_s=0.5)
     peer.server.to_send(now_s=0.5)
@@ -138,10 +141,7 @@ def test_a_client_that_breaks_and_has_read_its_last_answer_is_told_after_a_round
 
 
 def test_a_client_that_breaks_is_told_at_once_when_it_has_read_several_streams():
-    peer = talking(HTTPX)
-    peer.ask(headers=[HTTPX])
-    peer.answer(3, ends=True)
-    peer.server.end(1, b"ended")
+    peer = answered_twice()
     peer.pump()
 
     peer.server.drain(now_s=1)

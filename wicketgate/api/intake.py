@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from wicketgate.api.fields import read_object, unknown_names
-from wicketgate.api.requests import Arrival
+from wicketgate.api.requests import Arrival, longest_context
 from wicketgate.api.value_count import MAX_NAMES, ValueCount, parts_of
 from wicketgate.errors import (
     InvalidRequestError,
@@ -90,8 +90,7 @@ async def read_intake(exchange: Exchange, backend: Backend, *, most_ids: int = 0
             code="unsupported_content_type",
         )
     if len(data) > MAX_NAMES:
-        longest = max((card.context_tokens for card in backend.models()), default=0)
-        await count_values(data, most_ids=max(longest, most_ids))
+        await count_values(data, most_ids=max(longest_context(backend.models()), most_ids))
     return Intake(fields=read_object(data), size_bytes=len(data), arrival=arrival)
 
 

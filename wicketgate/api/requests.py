@@ -59,6 +59,11 @@ class Arrival:
     connection: str | None
 
 
+def longest_context(cards: Sequence[ModelCard]) -> int:
+    """Return how many tokens the longest prompt of any model may have."""
+    return max((card.context_tokens for card in cards), default=0)
+
+
 def find_model(cards: Sequence[ModelCard], name: str | None) -> ModelCard:
     """
     Find the model that a body names; no name means the only one that is served.

@@ -15,7 +15,7 @@ from wicketgate.api.dialects import MAX_ITEMS, dropped_header
 from wicketgate.api.endpoint import Endpoint
 from wicketgate.api.intake import INLINE_BYTES, beside, count_values, ignored_headers, read_intake
 from wicketgate.api.order import Order
-from wicketgate.api.requests import find_model
+from wicketgate.api.requests import find_model, longest_context
 from wicketgate.api.responses.bodies import FIELDS, ResponsesBody, read_body
 from wicketgate.api.responses.input import read_items, read_messages
 from wicketgate.api.responses.requests import finite_json, read_request
@@ -177,7 +177,7 @@ class _Responses:
                 code="string_above_max_length",
             )
         if len(kept.items) > INLINE_BYTES:
-            await count_values(kept.items, most_ids=max((card.context_tokens for card in cards), default=0))
+            await count_values(kept.items, most_ids=longest_context(cards))
         return kept
 
     def _earlier(self, owner: str | None, name: object) -> bytes:
